@@ -1,0 +1,119 @@
+"""What every engine offers: rows of token ids in, logits out. No text at this level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+class Row(NamedTuple):
+    """One token to compute: where it stands and whether its logits are wanted.
+
+    Attributes:
+        sequence: which KV cache, 0 <= sequence < EngineConfig.sequences.
+        position: index of the token in its sequence; rows of a sequence follow on from its length.
+        token: token id, 0 <= token < vocab_size.
+        wants_logits: whether logits are computed for this row.
+    """
+
+    sequence: int
+    position: int
+    token: int
+    wants_logits: bool = False
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine is set up.
+
+    Attributes:
+        context: the longest sequence, prompt and answer together, in tokens.
+        kv_type: ``f16`` or ``int8``; ``f32`` with ``activations="f32"`` alone.
+        threads: worker threads of a decode step, the caller's included; 0 means all allowed cores.
+        prefill_threads: likewise for calls of several rows; 0 means ``threads``.
+        prefill_rows: the most rows computed in one call; longer prompts go in chunks.
+        sequences: how many independent KV caches.
+        activations: ``int8`` (fast) or ``f32`` (scalar and slow, the oracle of the tests).
+    """
+
+    context: int = 2048
+    kv_type: str = "int8"
+    threads: int = 0
+    prefill_threads: int = 0
+    prefill_rows: int = 128
+    sequences: int = 1
+    activations: str = "int8"
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is drawn from the logits.
+
+    Attributes:
+        temperature: 0 means greedy.
+        top_k: keep the k most likely, 0 keeps all.
+        top_p: keep the smallest set whose probability reaches p, 1 keeps all.
+        min_p: drop what is less likely than min_p times the most likely.
+        repetition_penalty: divides the positive (multiplies the negative) logits of seen tokens.
+        presence_penalty: subtracted from the logits of tokens in the answer so far.
+        logit_bias: added to the logits of single ids.
+        seed: None draws one from the system.
+    """
+
+    temperature: float = 0.7
+    top_k: int = 20
+    top_p: float = 0.8
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+class Logits(NamedTuple):
+    """Where an engine left one row's logits: ``size`` fp32 values at ``address``.
+
+    They stay valid until the engine's next call.
+    """
+
+    address: int
+    size: int
+
+
+class Engine(Protocol):
+    """Computes logits and owns the KV cache. Not for concurrent use."""
+
+    config: EngineConfig
+    vocab_size: int
+
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        """Computes the rows in one pass over the weights.
+
+        Args:
+            rows: at most ``prefill_rows``; those of a sequence in order of position.
+
+        Returns:
+            One entry for each row that wants logits, in row order.
+
+        Raises:
+            MemoryLimitError: the KV cache could not grow; the cache is as before the call.
+            UsageError: a row is out of range.
+        """
+        ...
+
+    def cached_ids(self, sequence: int = 0) -> Sequence[int]:
+        """The tokens whose keys and values a sequence's KV cache holds, in order of position."""
+        ...
+
+    def truncate(self, length: int, sequence: int = 0) -> None:
+        """Forgets all positions from ``length`` on."""
+        ...
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """Makes ``target`` begin with the first ``length`` positions of ``source``."""
+        ...
+
+    def close(self) -> None:
+        """Frees the KV cache and stops the threads; a second call does nothing."""
+        ...

@@ -1,0 +1,259 @@
+"""The native engine: the whole transformer in the C++ library, straight from the mapped file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from types import TracebackType
+
+from qwen_edge.engine.interface import EngineConfig, Logits, Row
+from qwen_edge.errors import UsageError
+from qwen_edge.model.packed import PackedModel, TensorInfo
+from qwen_edge.native.library import check, load
+
+KV_TYPES = {"f16": 0, "int8": 1, "f32": 2}
+ACTIVATIONS = {"int8": 0, "f32": 1}
+_TENSOR_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8": 3, "q4": 4}
+_LAYER_TENSORS = (
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.q_norm",
+    "self_attn.k_norm",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+
+
+class _Config(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in (
+            "layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab",
+            "max_positions",
+        )),
+        ("rms_eps", ctypes.c_float),
+        ("rope_theta", ctypes.c_float),
+    )  # fmt: skip
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_uint64),
+        ("type", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("cols", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+        ("has_min", ctypes.c_int32),
+        ("codebook", ctypes.c_int8 * 16),
+    )
+
+
+class _SessionParams(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int32) for name in (
+        "context", "sequences", "max_rows", "threads", "prefill_threads", "kv_type",
+        "fp32_activations",
+    ))  # fmt: skip
+
+
+class _Row(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_int32) for name in ("sequence", "position", "token", "wants_logits")
+    )
+
+
+def _library() -> ctypes.CDLL:
+    library = load()
+    if library.qe_session_logits.restype is not ctypes.c_void_p:
+        handle, integer = ctypes.c_void_p, ctypes.c_int32
+        library.qe_model_destroy.argtypes = [handle]
+        library.qe_model_destroy.restype = None
+        library.qe_session_destroy.argtypes = [handle]
+        library.qe_session_destroy.restype = None
+        library.qe_session_create.argtypes = [handle, handle, handle]
+        library.qe_session_forward.argtypes = [handle, handle, integer]
+        library.qe_session_truncate.argtypes = [handle, integer, integer]
+        library.qe_session_fork.argtypes = [handle, integer, integer, integer]
+        library.qe_session_scratch_bytes.argtypes = [handle]
+        library.qe_session_scratch_bytes.restype = ctypes.c_uint64
+        library.qe_session_logits.argtypes = [handle, integer]
+        library.qe_isa_name.restype = ctypes.c_char_p
+        library.qe_isa_list.restype = ctypes.c_char_p
+        library.qe_session_logits.restype = ctypes.c_void_p
+    return library
+
+
+def isa_name() -> str:
+    """Name of the kernels in use, ``avx2`` say."""
+    library = _library()
+    check(library.qe_isa_select(None))
+    return str(library.qe_isa_name().decode())
+
+
+def available_isas() -> list[str]:
+    """Names of the kernels that this processor can run, the fastest first."""
+    return str(_library().qe_isa_list().decode()).split(",")
+
+
+def _tensor(model: PackedModel, info: TensorInfo) -> _Tensor:
+    codebook = info.codebook or (0,) * 16
+    return _Tensor(
+        model.address(info.name),
+        info.nbytes,
+        _TENSOR_TYPES[info.type],
+        info.rows,
+        info.cols,
+        info.group,
+        int(info.has_min),
+        (ctypes.c_int8 * 16)(*codebook),
+    )
+
+
+def _create_model(model: PackedModel) -> ctypes.c_void_p:
+    c = model.config
+    names = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
+    names += [f"model.layers.{i}.{part}.weight" for i in range(c.layers) for part in _LAYER_TENSORS]
+    tensors = (_Tensor * len(names))()
+    for i, name in enumerate(names):
+        # A tied head is not in the file: its entry stays null.
+        if name in model.tensors:
+            tensors[i] = _tensor(model, model.tensors[name])
+    config = _Config(
+        c.layers, c.hidden_size, c.intermediate_size, c.heads, c.kv_heads, c.head_dim, c.vocab_size,
+        c.max_positions, c.rms_norm_eps, c.rope_theta,
+    )  # fmt: skip
+    handle = ctypes.c_void_p()
+    check(
+        _library().qe_model_create(ctypes.byref(config), tensors, len(names), ctypes.byref(handle))
+    )
+    return handle
+
+
+def _choice(name: str, value: str, choices: dict[str, int]) -> int:
+    if value not in choices:
+        raise UsageError(
+            "{name} cannot be {value}.", "Use one of {choices}.",
+            name=name, value=value, choices=", ".join(choices),
+        )  # fmt: skip
+    return choices[value]
+
+
+class NativeEngine:
+    """An ``Engine`` over the C++ library; use it as a context manager.
+
+    Args:
+        model: stays open as long as the engine lives; the engine does not close it.
+        config: see ``EngineConfig``.
+
+    Raises:
+        DamagedModelError: the tensors do not make a model.
+        MemoryLimitError: scratch memory could not be had.
+        UsageError: a setting is out of range.
+    """
+
+    def __init__(self, model: PackedModel, config: EngineConfig) -> None:
+        self.config = config
+        self.vocab_size = model.config.vocab_size
+        self._model = model
+        self._session = ctypes.c_void_p()
+        threads = config.threads or _allowed_cores()
+        params = _SessionParams(
+            config.context,
+            config.sequences,
+            config.prefill_rows,
+            threads,
+            config.prefill_threads or threads,
+            _choice("The KV cache type", config.kv_type, KV_TYPES),
+            _choice("The activation type", config.activations, ACTIVATIONS),
+        )
+        self._handle = _create_model(model)
+        try:
+            check(
+                _library().qe_session_create(
+                    self._handle, ctypes.byref(params), ctypes.byref(self._session)
+                )
+            )
+        except BaseException:
+            self.close()
+            raise
+        self._rows = (_Row * config.prefill_rows)()
+        self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
+
+    def __enter__(self) -> NativeEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            self.close()
+
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        """See ``Engine.forward``."""
+        if len(rows) > len(self._rows):
+            raise UsageError(
+                "A call takes at most {most} rows, not {given}.",
+                most=len(self._rows),
+                given=len(rows),
+            )
+        wanted = 0
+        for i, row in enumerate(rows):
+            self._rows[i] = row
+            wanted += bool(row.wants_logits)
+        library = _library()
+        check(library.qe_session_forward(self._open_session(), self._rows, len(rows)))
+        for row in rows:
+            self._ids[row.sequence].append(row.token)
+        return [
+            Logits(library.qe_session_logits(self._session, i), self.vocab_size)
+            for i in range(wanted)
+        ]
+
+    def cached_ids(self, sequence: int = 0) -> Sequence[int]:
+        """See ``Engine.cached_ids``."""
+        return self._ids[sequence]
+
+    def truncate(self, length: int, sequence: int = 0) -> None:
+        """See ``Engine.truncate``."""
+        check(_library().qe_session_truncate(self._open_session(), sequence, length))
+        del self._ids[sequence][length:]
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """See ``Engine.fork``."""
+        check(_library().qe_session_fork(self._open_session(), source, target, length))
+        self._ids[target] = self._ids[source][:length]
+
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch memory held now; the KV cache comes on top."""
+        return int(_library().qe_session_scratch_bytes(self._open_session()))
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        if self._session:
+            _library().qe_session_destroy(self._session)
+            self._session = ctypes.c_void_p()
+        if self._handle:
+            _library().qe_model_destroy(self._handle)
+            self._handle = ctypes.c_void_p()
+
+    def _open_session(self) -> ctypes.c_void_p:
+        if not self._session:
+            raise UsageError("The engine is closed.")
+        return self._session
+
+
+def _allowed_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,54 @@
+// Rows of activations in fp32 beside their INT8 codes, as the linear kernels want them.
+#pragma once
+
+#include <cstring>
+
+#include "isa/isa.h"
+#include "memory.h"
+
+namespace qe {
+
+// Columns are padded to a multiple of 128, so that weights in groups of any size fit; the padding
+// is zero from the start and no one writes to it.
+class Activations {
+ public:
+  Activations() = default;
+  Activations(int rows, int cols) : cols_(static_cast<int>(round_up(cols, 128))) {
+    const size_t n = static_cast<size_t>(rows) * cols_;
+    x_.reset(n);
+    codes_.reset(n);
+    scale_.reset(n / kActivationGroup);
+    sum_.reset(n / kActivationGroup);
+    std::memset(x_.data(), 0, x_.bytes());
+    std::memset(codes_.data(), 0, codes_.bytes());
+    std::memset(scale_.data(), 0, scale_.bytes());
+    std::memset(sum_.data(), 0, sum_.bytes());
+  }
+
+  int cols() const { return cols_; }
+  float* row(int i) { return x_.data() + static_cast<size_t>(i) * cols_; }
+  const float* row(int i) const { return x_.data() + static_cast<size_t>(i) * cols_; }
+
+  // Quantizes columns [begin, end), begin a multiple of 32, of row i. Columns from end up to the
+  // next multiple of 32 must be 0.
+  void quantize(const IsaTable& isa, int i, int begin, int end) {
+    const size_t at = static_cast<size_t>(i) * cols_ + begin;
+    isa.quantize(x_.data() + at, static_cast<int>(round_up(end - begin, kActivationGroup)),
+                 codes_.data() + at, scale_.data() + at / kActivationGroup,
+                 sum_.data() + at / kActivationGroup);
+  }
+
+  QuantizedRows quantized(int n) const {
+    return {codes_.data(), scale_.data(), sum_.data(), n, cols_};
+  }
+  size_t bytes() const { return x_.bytes() + codes_.bytes() + scale_.bytes() + sum_.bytes(); }
+
+ private:
+  int cols_ = 0;
+  AlignedArray<float> x_;
+  AlignedArray<int8_t> codes_;
+  AlignedArray<float> scale_;
+  AlignedArray<int32_t> sum_;
+};
+
+}  // namespace qe

@@ -1,0 +1,75 @@
+// The C interface that Python loads with ctypes. Functions that can fail return a Status; the
+// sentence is then in qe_last_error() of the same thread. Structs mirror engine/native.py field by
+// field: change both and raise qe_abi_version().
+#pragma once
+
+#include <cstdint>
+
+#include "status.h"
+
+struct qe_model;
+struct qe_session;
+struct qe_sampler;
+
+struct qe_config {
+  int32_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, max_positions;
+  float rms_eps, rope_theta;
+};
+
+struct qe_tensor {
+  const void* data;  // stays mapped as long as the model lives
+  uint64_t bytes;
+  int32_t type;  // qe::Type
+  int32_t rows, cols;
+  int32_t group, has_min;
+  int8_t codebook[16];
+};
+
+struct qe_session_params {
+  int32_t context, sequences, max_rows, threads, prefill_threads, kv_type, fp32_activations;
+};
+
+struct qe_row {
+  int32_t sequence, position, token, wants_logits;
+};
+
+struct qe_sampling {
+  float temperature, top_p, min_p, repetition_penalty, presence_penalty;
+  int32_t top_k;
+  uint64_t seed;
+};
+
+QE_API int32_t qe_abi_version();
+QE_API const char* qe_last_error();
+
+// Tensors in the order embedding, final norm, head (data null: tied), then for each layer input
+// norm, query, key, value, query norm, key norm, output, post norm, gate, up, down. Norms are F32.
+QE_API int32_t qe_model_create(const qe_config* config, const qe_tensor* tensors, int32_t n,
+                               qe_model** out);
+QE_API void qe_model_destroy(qe_model* model);
+
+QE_API int32_t qe_session_create(const qe_model* model, const qe_session_params* params,
+                                 qe_session** out);
+QE_API void qe_session_destroy(qe_session* session);
+QE_API int32_t qe_session_forward(qe_session* session, const qe_row* rows, int32_t n);
+// Logits [vocab] of the i-th row that wanted them in the last call, or null; valid until the next.
+QE_API const float* qe_session_logits(const qe_session* session, int32_t i);
+QE_API int32_t qe_session_truncate(qe_session* session, int32_t sequence, int32_t length);
+QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t target, int32_t length);
+QE_API uint64_t qe_session_scratch_bytes(const qe_session* session);
+
+QE_API int32_t qe_sampler_create(int32_t vocab, const qe_sampling* params, qe_sampler** out);
+QE_API void qe_sampler_destroy(qe_sampler* sampler);
+// Added to the logits of the ids, in place of what an earlier call set.
+QE_API int32_t qe_sampler_set_bias(qe_sampler* sampler, const int32_t* ids, const float* bias,
+                                   int32_t n);
+// Only ids whose bit is set may be drawn (bit i of word i / 32; vocab bits); null allows all.
+QE_API int32_t qe_sampler_set_allowed(qe_sampler* sampler, const uint32_t* bits);
+// Makes a token count as seen; `generated` is 0 for tokens of the prompt, which the repetition
+// penalty looks at and the presence penalty does not.
+QE_API int32_t qe_sampler_accept(qe_sampler* sampler, int32_t token, int32_t generated);
+// Draws a token. The logits are changed during the call and restored before it returns.
+QE_API int32_t qe_sampler_sample(qe_sampler* sampler, float* logits, int32_t* token);
+// Natural logarithm of the softmax: of one token, and of the n most likely, best first.
+QE_API int32_t qe_logprobs(const float* logits, int32_t vocab, int32_t token, int32_t n,
+                           int32_t* ids, double* logprobs, double* token_logprob);

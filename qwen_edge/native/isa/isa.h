@@ -1,0 +1,142 @@
+// The kernels: one table of function pointers for each instruction set.
+//
+// scalar.cpp is the truth: every other table gives the same integers bit for bit (activation codes,
+// block sums, probability codes) and floats within 1e-5 relative. All pointers of a table are set;
+// a table for a wider instruction set starts as a copy of a narrower one and replaces entries.
+#pragma once
+
+#include "../format.h"
+
+namespace qe {
+
+// Rows of activations in INT8, groups of 32 columns: x = codes * scale.
+// scale = max|x| / 127, code = x * (127 / max|x|) rounded to nearest, ties to even; all 0 if max|x|
+// = 0.
+struct QuantizedRows {
+  const int8_t* codes;  // [n, cols]
+  const float* scale;   // [n, cols / 32]
+  const int32_t* sum;   // [n, cols / 32]: the sum of a group's codes
+  int n;
+  int cols;  // a multiple of 32 and of the weights' group; codes are 0 in the padding
+};
+
+enum class KvType : int32_t { kF16 = 0, kI8 = 1, kF32 = 2 };
+// kF32 is the oracle's alone: the tables of instruction sets have no entry for it.
+constexpr int kKvTypes = 2, kReferenceKvTypes = 3;
+// The KV cache lies in blocks of 16 positions of one head, keys and values apart.
+//   F16  key   [head_dim][16 positions] fp16
+//        value [16 positions][head_dim] fp16
+//   I8   key   [head_dim / 4][16 positions][4 dims] int8, then 16 fp16 scales
+//        value [16 positions / 4][head_dim][4 positions] int8, then 16 fp16 scales
+//   F32  as F16, in fp32
+// The scale belongs to one position's whole vector: max|x| / 127, rounded to fp16 before the codes
+// are computed with it (code = x * (1 / scale), to nearest even, clamped to +-127; 0 if the scale
+// is 0). Blocks start zeroed, so that an empty slot never holds a NaN.
+constexpr int kKvBlock = 16;
+constexpr size_t kv_block_bytes(KvType type, int head_dim) {
+  return type == KvType::kI8
+             ? static_cast<size_t>(head_dim) * kKvBlock + 2 * kKvBlock
+             : static_cast<size_t>(head_dim) * kKvBlock * (type == KvType::kF32 ? 4 : 2);
+}
+
+// Query vectors of one KV head: 1/sqrt(head_dim) is already multiplied in.
+struct Queries {
+  const float* x;           // [n, head_dim]
+  QuantizedRows quantized;  // the same, cols = head_dim; null pointers for KvType::kF16
+  int n;
+};
+
+struct IsaTable {
+  const char* name;
+
+  // --- linear: out[i * out_stride + 16 * t + r] = sum over columns of w[16 t + r, c] * x[i, c]
+  // for tiles [tile_begin, tile_end). All 16 lanes of a tile are written; padding lanes hold 0 or
+  // finite rubbish. Any x.n >= 1. w.group is 32, 64 or 128.
+  // INT4: the integer sums are taken over each 32 columns, times activation scale times weight
+  // scale; a minimum contributes minimum * scale * sum.
+  void (*linear_q4)(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end,
+                    float* out, size_t out_stride);
+  void (*linear_q8)(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end,
+                    float* out, size_t out_stride);
+  // F32, F16 or BF16 weights, fp32 activations x[n, x_stride] (w.cols of them used).
+  void (*linear_dense)(const Matrix& w, const float* x, size_t x_stride, int n, int tile_begin,
+                       int tile_end, float* out, size_t out_stride);
+  // The integer sums of one tile over 32 columns, for tests: codes are 4 (INT4) or 8 (INT8) chunks
+  // of 64 bytes; x has 32 codes and their sum. It must be the code that linear_* runs.
+  void (*sums_q4)(const uint8_t* codes, const int8_t* codebook, const int8_t* x, int32_t x_sum,
+                  int32_t* out);
+  void (*sums_q8)(const int8_t* codes, const int8_t* x, int32_t x_sum, int32_t* out);
+
+  // --- rows
+  // n values, n a multiple of 32.
+  void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);
+  // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
+  void (*rms_norm)(const float* x, const float* weight, int n, float eps, float* out);
+  // Rotates the halves of one head in place: x[i], x[i + half] by the angle whose cos and sin are
+  // given for each i < half.
+  void (*rope)(float* x, const float* cosine, const float* sine, int half);
+  // out = gate / (1 + exp(-gate)) * up; out may be gate.
+  void (*silu_mul)(const float* gate, const float* up, int n, float* out);
+  void (*add)(float* accumulator, const float* x, int n);
+
+  // --- attention
+  void (*store_key[kKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
+  void (*store_value[kKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
+  // out[i * out_stride + 16 b + s] = query i . key of slot s in block b; blocks are contiguous.
+  void (*scores[kKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
+                           float* out, size_t out_stride);
+  // out[i * out_stride + d] += sum over slots of p[i * p_stride + 16 b + s] * value[b, s, d]. p >=
+  // 0, and p is 0 for slots that hold nothing. kI8: within a block, p * value scale is quantized to
+  // 0..127 (to nearest even, by 127 / its maximum), so that the sums over positions are integers.
+  void (*accumulate[kKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                               size_t p_stride, int n, float* out, size_t out_stride);
+  // x = exp(x - maximum), returns the sum; relative error of each exp below 3e-7 for x - maximum
+  // >= -87, and below that the result is 0 or below 1e-37.
+  float (*exp_sum)(float* x, int n, float maximum);
+
+  // --- sampling over the logits
+  float (*maximum)(const float* x, size_t n);
+  // Writes the indexes of all x >= threshold in ascending order, at most capacity of them; returns
+  // how many there are in all.
+  size_t (*collect)(const float* x, size_t n, float threshold, int32_t* indexes, size_t capacity);
+  // Sum of exp(x - maximum), accumulated in at least 16 partial sums or double.
+  double (*sum_exp)(const float* x, size_t n, float maximum);
+};
+
+// Each returns null where it was not compiled in. They do not look at the processor.
+const IsaTable* scalar_table();
+const IsaTable* avx2_table();
+const IsaTable* avx512_vnni_table();
+const IsaTable* neon_table();
+const IsaTable* neon_dotprod_table();
+const IsaTable* neon_i8mm_table();
+
+// Whether this processor and its system run the table; false where it was not compiled in.
+bool avx2_supported();
+bool avx512_vnni_supported();
+bool neon_supported();
+bool neon_dotprod_supported();
+bool neon_i8mm_supported();
+
+// fp32 activations throughout, the oracle of the tests; never chosen for speed. Same contracts,
+// with dequantized weights, keys and values.
+struct ReferenceTable {
+  void (*linear)(const Matrix& w, const float* x, size_t x_stride, int n, int tile_begin,
+                 int tile_end, float* out, size_t out_stride);
+  void (*store_key[kReferenceKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
+  void (*store_value[kReferenceKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
+  void (*scores[kReferenceKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim,
+                                    const Queries& q, float* out, size_t out_stride);
+  void (*accumulate[kReferenceKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim,
+                                        const float* p, size_t p_stride, int n, float* out,
+                                        size_t out_stride);
+};
+const ReferenceTable& reference_table();
+
+// Columns [begin, end) of one row of a packed or dense matrix in fp32: out[end - begin].
+void dequantize_columns(const Matrix& w, int row, int begin, int end, float* out);
+inline void dequantize_row(const Matrix& w, int row, float* out) {
+  dequantize_columns(w, row, 0, w.cols, out);
+}
+
+}  // namespace qe

@@ -1,0 +1,493 @@
+// The scalar table: complete, portable, and the truth the other tables are tested against.
+#include <cmath>
+
+#include "isa.h"
+
+namespace qe {
+namespace {
+
+float block_scale(const uint8_t* scales, int row) {
+  uint16_t half;
+  std::memcpy(&half, scales + 2 * row, 2);
+  return half_to_float(half);
+}
+
+// --- linear
+
+void sums_q4(const uint8_t* codes, const int8_t* codebook, const int8_t* x, int32_t, int32_t* out) {
+  for (int r = 0; r < kTileRows; ++r) out[r] = 0;
+  for (int j = 0; j < 4; ++j) {
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t byte = codes[64 * j + 4 * r + i];
+        out[r] += codebook[byte & 15] * x[8 * j + i] + codebook[byte >> 4] * x[8 * j + 4 + i];
+      }
+    }
+  }
+}
+
+void sums_q8(const int8_t* codes, const int8_t* x, int32_t, int32_t* out) {
+  for (int r = 0; r < kTileRows; ++r) out[r] = 0;
+  for (int j = 0; j < 8; ++j) {
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int i = 0; i < 4; ++i) out[r] += codes[64 * j + 4 * r + i] * x[4 * j + i];
+    }
+  }
+}
+
+void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
+               size_t out_stride) {
+  const int groups = w.groups(), parts = w.group / kActivationGroup;
+  const size_t bytes = block_bytes(w.type, w.group, w.has_min);
+  for (int t = tile_begin; t < tile_end; ++t) {
+    for (int i = 0; i < x.n; ++i) {
+      const int8_t* codes = x.codes + static_cast<size_t>(i) * x.cols;
+      const size_t first_group = static_cast<size_t>(i) * (x.cols / kActivationGroup);
+      float acc[kTileRows] = {};
+      const uint8_t* block = w.data + t * w.tile_bytes();
+      for (int g = 0; g < groups; ++g, block += bytes) {
+        const uint8_t* scales = block + static_cast<size_t>(w.group) * 8;
+        for (int p = 0; p < parts; ++p) {
+          const int part = g * parts + p;
+          const float x_scale = x.scale[first_group + part];
+          const int32_t x_sum = x.sum[first_group + part];
+          int32_t sums[kTileRows];
+          sums_q4(block + 256 * p, w.codebook, codes + kActivationGroup * part, x_sum, sums);
+          for (int r = 0; r < kTileRows; ++r) {
+            acc[r] += static_cast<float>(sums[r]) * (x_scale * block_scale(scales, r));
+            if (w.has_min) {
+              acc[r] +=
+                  block_scale(scales + kScaleBytes, r) * (x_scale * static_cast<float>(x_sum));
+            }
+          }
+        }
+      }
+      std::memcpy(out + i * out_stride + kTileRows * t, acc, sizeof(acc));
+    }
+  }
+}
+
+void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
+               size_t out_stride) {
+  const int groups = w.groups(), parts = w.group / kActivationGroup;
+  const size_t bytes = block_bytes(w.type, w.group, false);
+  for (int t = tile_begin; t < tile_end; ++t) {
+    for (int i = 0; i < x.n; ++i) {
+      const int8_t* codes = x.codes + static_cast<size_t>(i) * x.cols;
+      const size_t first_group = static_cast<size_t>(i) * (x.cols / kActivationGroup);
+      float acc[kTileRows] = {};
+      const uint8_t* block = w.data + t * w.tile_bytes();
+      for (int g = 0; g < groups; ++g, block += bytes) {
+        const uint8_t* scales = block + static_cast<size_t>(w.group) * 16;
+        for (int p = 0; p < parts; ++p) {
+          const int part = g * parts + p;
+          int32_t sums[kTileRows];
+          sums_q8(reinterpret_cast<const int8_t*>(block) + 512 * p, codes + kActivationGroup * part,
+                  x.sum[first_group + part], sums);
+          const float x_scale = x.scale[first_group + part];
+          for (int r = 0; r < kTileRows; ++r) {
+            acc[r] += static_cast<float>(sums[r]) * (x_scale * block_scale(scales, r));
+          }
+        }
+      }
+      std::memcpy(out + i * out_stride + kTileRows * t, acc, sizeof(acc));
+    }
+  }
+}
+
+float dense_value(const Matrix& w, size_t index) {
+  if (w.type == Type::kF32) {
+    float value;
+    std::memcpy(&value, w.data + 4 * index, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, w.data + 2 * index, 2);
+  return w.type == Type::kF16 ? half_to_float(bits) : bfloat16_to_float(bits);
+}
+
+void linear_dense(const Matrix& w, const float* x, size_t x_stride, int n, int tile_begin,
+                  int tile_end, float* out, size_t out_stride) {
+  for (int row = tile_begin * kTileRows; row < tile_end * kTileRows; ++row) {
+    for (int i = 0; i < n; ++i) {
+      double acc = 0;
+      if (row < w.rows) {
+        for (int c = 0; c < w.cols; ++c) {
+          acc += static_cast<double>(dense_value(w, static_cast<size_t>(row) * w.cols + c)) *
+                 x[i * x_stride + c];
+        }
+      }
+      out[i * out_stride + row] = static_cast<float>(acc);
+    }
+  }
+}
+
+// --- rows
+
+void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) {
+  for (int g = 0; g < n / kActivationGroup; ++g) {
+    float largest = 0;
+    for (int i = 0; i < kActivationGroup; ++i) {
+      largest = std::fmax(largest, std::fabs(x[kActivationGroup * g + i]));
+    }
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int32_t total = 0;
+    for (int i = 0; i < kActivationGroup; ++i) {
+      const int code = static_cast<int>(std::lrintf(x[kActivationGroup * g + i] * inverse));
+      codes[kActivationGroup * g + i] = static_cast<int8_t>(code);
+      total += code;
+    }
+    scale[g] = largest / 127.0f;
+    sum[g] = total;
+  }
+}
+
+void rms_norm(const float* x, const float* weight, int n, float eps, float* out) {
+  double squares = 0;
+  for (int i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const float factor = static_cast<float>(1.0 / std::sqrt(squares / n + eps));
+  for (int i = 0; i < n; ++i) out[i] = x[i] * factor * weight[i];
+}
+
+void rope(float* x, const float* cosine, const float* sine, int half) {
+  for (int i = 0; i < half; ++i) {
+    const float low = x[i], high = x[i + half];
+    x[i] = low * cosine[i] - high * sine[i];
+    x[i + half] = high * cosine[i] + low * sine[i];
+  }
+}
+
+void silu_mul(const float* gate, const float* up, int n, float* out) {
+  for (int i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+void add(float* accumulator, const float* x, int n) {
+  for (int i = 0; i < n; ++i) accumulator[i] += x[i];
+}
+
+// --- attention, fp16 and fp32 cache
+
+struct Half {
+  static constexpr KvType kType = KvType::kF16;
+  static constexpr size_t kBytes = 2;
+  static void store(uint8_t* at, float value) {
+    const uint16_t half = float_to_half(value);
+    std::memcpy(at, &half, kBytes);
+  }
+  static float load(const uint8_t* at) {
+    uint16_t half;
+    std::memcpy(&half, at, kBytes);
+    return half_to_float(half);
+  }
+};
+
+struct Single {
+  static constexpr KvType kType = KvType::kF32;
+  static constexpr size_t kBytes = 4;
+  static void store(uint8_t* at, float value) { std::memcpy(at, &value, kBytes); }
+  static float load(const uint8_t* at) {
+    float value;
+    std::memcpy(&value, at, kBytes);
+    return value;
+  }
+};
+
+template <typename Element>
+void store_key(uint8_t* block, int slot, const float* x, int head_dim) {
+  for (int d = 0; d < head_dim; ++d) {
+    Element::store(block + Element::kBytes * (kKvBlock * d + slot), x[d]);
+  }
+}
+
+template <typename Element>
+void store_value(uint8_t* block, int slot, const float* x, int head_dim) {
+  for (int d = 0; d < head_dim; ++d) {
+    Element::store(block + Element::kBytes * (head_dim * slot + d), x[d]);
+  }
+}
+
+template <typename Element>
+void scores(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
+            size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(Element::kType, head_dim);
+    for (int i = 0; i < q.n; ++i) {
+      float* row = out + i * out_stride + kKvBlock * b;
+      for (int s = 0; s < kKvBlock; ++s) row[s] = 0;
+      for (int d = 0; d < head_dim; ++d) {
+        const float x = q.x[static_cast<size_t>(i) * head_dim + d];
+        for (int s = 0; s < kKvBlock; ++s) {
+          row[s] += x * Element::load(block + Element::kBytes * (kKvBlock * d + s));
+        }
+      }
+    }
+  }
+}
+
+template <typename Element>
+void accumulate(const uint8_t* blocks, int n_blocks, int head_dim, const float* p, size_t p_stride,
+                int n, float* out, size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(Element::kType, head_dim);
+    for (int i = 0; i < n; ++i) {
+      for (int s = 0; s < kKvBlock; ++s) {
+        const float weight = p[i * p_stride + kKvBlock * b + s];
+        for (int d = 0; d < head_dim; ++d) {
+          out[i * out_stride + d] +=
+              weight * Element::load(block + Element::kBytes * (head_dim * s + d));
+        }
+      }
+    }
+  }
+}
+
+// --- attention, INT8 cache
+
+// Returns the inverse of the fp16 scale that is stored for the vector.
+float store_scale_i8(uint8_t* scales, int slot, const float* x, int head_dim) {
+  float largest = 0;
+  for (int d = 0; d < head_dim; ++d) largest = std::fmax(largest, std::fabs(x[d]));
+  const uint16_t half = float_to_half(largest / 127.0f);
+  std::memcpy(scales + 2 * slot, &half, 2);
+  const float scale = half_to_float(half);
+  return scale > 0 ? 1.0f / scale : 0.0f;
+}
+
+int8_t code_i8(float x, float inverse) {
+  const long code = std::lrintf(std::fmin(std::fmax(x * inverse, -127.0f), 127.0f));
+  return static_cast<int8_t>(code);
+}
+
+void store_key_i8(uint8_t* block, int slot, const float* x, int head_dim) {
+  const float inverse =
+      store_scale_i8(block + static_cast<size_t>(kKvBlock) * head_dim, slot, x, head_dim);
+  for (int d = 0; d < head_dim; ++d) {
+    block[kKvBlock * (d & ~3) + 4 * slot + (d & 3)] = static_cast<uint8_t>(code_i8(x[d], inverse));
+  }
+}
+
+void store_value_i8(uint8_t* block, int slot, const float* x, int head_dim) {
+  const float inverse =
+      store_scale_i8(block + static_cast<size_t>(kKvBlock) * head_dim, slot, x, head_dim);
+  for (int d = 0; d < head_dim; ++d) {
+    block[4 * (head_dim * (slot / 4) + d) + (slot & 3)] =
+        static_cast<uint8_t>(code_i8(x[d], inverse));
+  }
+}
+
+int8_t key_code(const uint8_t* block, int slot, int d) {
+  return static_cast<int8_t>(block[kKvBlock * (d & ~3) + 4 * slot + (d & 3)]);
+}
+
+int8_t value_code(const uint8_t* block, int slot, int d, int head_dim) {
+  return static_cast<int8_t>(block[4 * (head_dim * (slot / 4) + d) + (slot & 3)]);
+}
+
+void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
+               size_t out_stride) {
+  const int groups = head_dim / kActivationGroup;
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
+    const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
+    for (int i = 0; i < q.n; ++i) {
+      float acc[kKvBlock] = {};
+      for (int g = 0; g < groups; ++g) {
+        int32_t sums[kKvBlock];
+        sums_q8(reinterpret_cast<const int8_t*>(block) + 512 * g,
+                q.quantized.codes + static_cast<size_t>(i) * head_dim + kActivationGroup * g, 0,
+                sums);
+        const float scale = q.quantized.scale[i * groups + g];
+        for (int s = 0; s < kKvBlock; ++s) acc[s] += static_cast<float>(sums[s]) * scale;
+      }
+      for (int s = 0; s < kKvBlock; ++s) {
+        out[i * out_stride + kKvBlock * b + s] = acc[s] * block_scale(scales, s);
+      }
+    }
+  }
+}
+
+void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                   size_t p_stride, int n, float* out, size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
+    const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
+    for (int i = 0; i < n; ++i) {
+      float weight[kKvBlock], largest = 0;
+      for (int s = 0; s < kKvBlock; ++s) {
+        const float probability = p[i * p_stride + kKvBlock * b + s];
+        weight[s] = probability > 0 ? probability * block_scale(scales, s) : 0.0f;
+        largest = std::fmax(largest, weight[s]);
+      }
+      if (largest == 0) continue;
+      const float inverse = 127.0f / largest, step = largest / 127.0f;
+      int codes[kKvBlock];
+      for (int s = 0; s < kKvBlock; ++s) {
+        codes[s] = static_cast<int>(std::lrintf(weight[s] * inverse));
+      }
+      for (int d = 0; d < head_dim; ++d) {
+        int32_t sum = 0;
+        for (int s = 0; s < kKvBlock; ++s) sum += codes[s] * value_code(block, s, d, head_dim);
+        out[i * out_stride + d] += static_cast<float>(sum) * step;
+      }
+    }
+  }
+}
+
+// --- softmax and sampling
+
+float exp_sum(float* x, int n, float maximum) {
+  double total = 0;
+  for (int i = 0; i < n; ++i) {
+    x[i] = std::exp(x[i] - maximum);
+    total += x[i];
+  }
+  return static_cast<float>(total);
+}
+
+float maximum(const float* x, size_t n) {
+  float largest = -INFINITY;
+  for (size_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+size_t collect(const float* x, size_t n, float threshold, int32_t* indexes, size_t capacity) {
+  size_t found = 0;
+  for (size_t i = 0; i < n; ++i) {
+    if (x[i] >= threshold) {
+      if (found < capacity) indexes[found] = static_cast<int32_t>(i);
+      ++found;
+    }
+  }
+  return found;
+}
+
+double sum_exp(const float* x, size_t n, float largest) {
+  double total = 0;
+  for (size_t i = 0; i < n; ++i) total += std::exp(x[i] - largest);
+  return total;
+}
+
+// --- the oracle
+
+void reference_linear(const Matrix& w, const float* x, size_t x_stride, int n, int tile_begin,
+                      int tile_end, float* out, size_t out_stride) {
+  constexpr int kChunk = 512;
+  float weights[kChunk];
+  for (int row = tile_begin * kTileRows; row < tile_end * kTileRows; ++row) {
+    for (int i = 0; i < n; ++i) out[i * out_stride + row] = 0;
+    if (row >= w.rows) continue;
+    for (int begin = 0; begin < w.cols; begin += kChunk) {
+      const int end = begin + kChunk < w.cols ? begin + kChunk : w.cols;
+      dequantize_columns(w, row, begin, end, weights);
+      for (int i = 0; i < n; ++i) {
+        double acc = 0;
+        for (int c = begin; c < end; ++c) {
+          acc += static_cast<double>(weights[c - begin]) * x[i * x_stride + c];
+        }
+        out[i * out_stride + row] += static_cast<float>(acc);
+      }
+    }
+  }
+}
+
+void reference_scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
+                         float* out, size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
+    const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
+    for (int i = 0; i < q.n; ++i) {
+      for (int s = 0; s < kKvBlock; ++s) {
+        double acc = 0;
+        for (int d = 0; d < head_dim; ++d) {
+          acc += static_cast<double>(q.x[static_cast<size_t>(i) * head_dim + d]) *
+                 key_code(block, s, d);
+        }
+        out[i * out_stride + kKvBlock * b + s] = static_cast<float>(acc * block_scale(scales, s));
+      }
+    }
+  }
+}
+
+void reference_accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                             size_t p_stride, int n, float* out, size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
+    const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
+    for (int i = 0; i < n; ++i) {
+      for (int s = 0; s < kKvBlock; ++s) {
+        if (p[i * p_stride + kKvBlock * b + s] == 0) continue;
+        const float weight = p[i * p_stride + kKvBlock * b + s] * block_scale(scales, s);
+        for (int d = 0; d < head_dim; ++d) {
+          out[i * out_stride + d] += weight * value_code(block, s, d, head_dim);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void dequantize_columns(const Matrix& w, int row, int begin, int end, float* out) {
+  if (w.type != Type::kQ4 && w.type != Type::kQ8) {
+    for (int c = begin; c < end; ++c) {
+      out[c - begin] = dense_value(w, static_cast<size_t>(row) * w.cols + c);
+    }
+    return;
+  }
+  const bool is_q4 = w.type == Type::kQ4;
+  const uint8_t* tile = w.data + (row / kTileRows) * w.tile_bytes();
+  const size_t bytes = block_bytes(w.type, w.group, w.has_min);
+  const int r = row % kTileRows;
+  for (int c = begin; c < end; ++c) {
+    const uint8_t* block = tile + (c / w.group) * bytes;
+    const uint8_t* scales = block + static_cast<size_t>(w.group) * (is_q4 ? 8 : 16);
+    const int k = c % w.group;
+    float value;
+    if (is_q4) {
+      const uint8_t byte = block[64 * (k / 8) + 4 * r + (k & 3)];
+      value = static_cast<float>(w.codebook[k & 4 ? byte >> 4 : byte & 15]);
+    } else {
+      value = static_cast<float>(static_cast<int8_t>(block[64 * (k / 4) + 4 * r + (k & 3)]));
+    }
+    value *= block_scale(scales, r);
+    out[c - begin] = w.has_min ? value + block_scale(scales + kScaleBytes, r) : value;
+  }
+}
+
+const IsaTable* scalar_table() {
+  static const IsaTable table = {
+      "scalar",
+      linear_q4,
+      linear_q8,
+      linear_dense,
+      sums_q4,
+      sums_q8,
+      quantize,
+      rms_norm,
+      rope,
+      silu_mul,
+      add,
+      {store_key<Half>, store_key_i8},
+      {store_value<Half>, store_value_i8},
+      {scores<Half>, scores_i8},
+      {accumulate<Half>, accumulate_i8},
+      exp_sum,
+      maximum,
+      collect,
+      sum_exp,
+  };
+  return &table;
+}
+
+const ReferenceTable& reference_table() {
+  static const ReferenceTable table = {
+      reference_linear,
+      {store_key<Half>, store_key_i8, store_key<Single>},
+      {store_value<Half>, store_value_i8, store_value<Single>},
+      {scores<Half>, reference_scores_i8, scores<Single>},
+      {accumulate<Half>, reference_accumulate_i8, accumulate<Single>},
+  };
+  return table;
+}
+
+}  // namespace qe

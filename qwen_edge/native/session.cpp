@@ -1,0 +1,198 @@
+// Setting up a session and planning one call; the arithmetic is in transformer.cpp.
+#include "session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "session_limits.h"
+#include "status.h"
+
+namespace qe {
+
+Session::Session(const Model& model, const IsaTable& isa, const SessionParams& params)
+    : model_(model),
+      kernels_{&isa, params.fp32_activations ? &reference_table() : nullptr},
+      params_(params),
+      kv_shape_{params.kv_type, model.config.layers, model.config.kv_heads, model.config.head_dim},
+      pool_(std::max(params.threads, params.prefill_threads)),
+      counters_(static_cast<size_t>(model.config.layers) * kPhasesPerLayer + kPhasesPerCall) {
+  const ModelConfig& c = model.config;
+  const int rows = params.max_rows;
+  hidden_ = Activations(rows, c.hidden);
+  normed_ = Activations(rows, c.hidden);
+  attended_ = Activations(rows, c.heads * c.head_dim);
+  activated_ = Activations(rows, c.intermediate);
+  key_offset_ = round_up(c.heads * c.head_dim, kTileRows);
+  value_offset_ = key_offset_ + round_up(c.kv_heads * c.head_dim, kTileRows);
+  qkv_stride_ = value_offset_ + round_up(c.kv_heads * c.head_dim, kTileRows);
+  qkv_.reset(rows * qkv_stride_);
+  projected_.reset(static_cast<size_t>(rows) * hidden_.cols());
+  cosine_.reset(static_cast<size_t>(rows) * c.head_dim / 2);
+  sine_.reset(cosine_.size());
+  logits_stride_ = round_up(c.vocab, kTileRows);
+  for (int i = 0; i < params.sequences; ++i) {
+    sequences_.push_back(std::make_unique<KvSequence>(kv_shape_));
+  }
+  threads_.reserve(pool_.size());
+  const int queries = std::min(rows, kBlockRows) * (c.heads / c.kv_heads);
+  for (int i = 0; i < pool_.size(); ++i) {
+    threads_.push_back({Activations(1, c.hidden), AlignedArray<float>(rows * kFeedForwardColumns),
+                        AlignedArray<float>(rows * kFeedForwardColumns),
+                        AttentionScratch(queries, c.head_dim), 0});
+  }
+}
+
+KvSequence& Session::sequence(int index) {
+  if (index < 0 || index >= params_.sequences) {
+    throw Error(kArgument, "there is no sequence " + std::to_string(index));
+  }
+  return *sequences_[index];
+}
+
+void Session::truncate(int index, int length) {
+  KvSequence& target = sequence(index);
+  if (length < 0 || length > target.length()) {
+    throw Error(kArgument, "cannot truncate " + std::to_string(target.length()) + " positions to " +
+                               std::to_string(length));
+  }
+  target.truncate(length);
+}
+
+void Session::fork(int source, int target, int length) {
+  const KvSequence& from = sequence(source);
+  if (length < 0 || length > from.length()) {
+    throw Error(kArgument, "cannot fork " + std::to_string(length) + " of " +
+                               std::to_string(from.length()) + " positions");
+  }
+  if (source == target) {
+    truncate(source, length);
+  } else {
+    sequence(target).fork(from, length);
+  }
+}
+
+size_t Session::scratch_bytes() const {
+  size_t bytes = hidden_.bytes() + normed_.bytes() + attended_.bytes() + activated_.bytes() +
+                 qkv_.bytes() + projected_.bytes() + cosine_.bytes() + sine_.bytes() +
+                 logits_.bytes() + (partial_outputs_.capacity() + 2 * partials_.capacity()) * 4;
+  for (const ThreadScratch& thread : threads_) {
+    bytes +=
+        thread.normed.bytes() + thread.gate.bytes() + thread.up.bytes() + thread.attention.bytes();
+  }
+  return bytes;
+}
+
+void Session::check_rows(const Row* rows, int n) const {
+  if (n < 1 || n > params_.max_rows) {
+    throw Error(kArgument, std::to_string(n) + " rows in a call that takes 1 to " +
+                               std::to_string(params_.max_rows));
+  }
+  std::vector<int> next(params_.sequences);
+  for (int s = 0; s < params_.sequences; ++s) next[s] = sequences_[s]->length();
+  for (int i = 0; i < n; ++i) {
+    const Row& row = rows[i];
+    if (row.sequence < 0 || row.sequence >= params_.sequences) {
+      throw Error(kArgument, "there is no sequence " + std::to_string(row.sequence));
+    }
+    if (row.token < 0 || row.token >= model_.config.vocab) {
+      throw Error(kArgument, "there is no token " + std::to_string(row.token));
+    }
+    if (row.position != next[row.sequence]) {
+      throw Error(kArgument, "position " + std::to_string(row.position) + " does not follow on " +
+                                 std::to_string(next[row.sequence]));
+    }
+    if (++next[row.sequence] > params_.context) {
+      throw Error(kArgument,
+                  "the context of " + std::to_string(params_.context) + " positions is full");
+    }
+  }
+}
+
+void Session::reserve_positions() {
+  std::vector<int> end(params_.sequences, 0);
+  for (const Row& row : rows_) end[row.sequence] = row.position + 1;
+  for (int s = 0; s < params_.sequences; ++s) {
+    if (end[s] > 0) sequences_[s]->reserve(end[s]);
+  }
+}
+
+void Session::prepare_row(int i) {
+  const int half = model_.config.head_dim / 2;
+  for (int k = 0; k < half; ++k) {
+    // The angle is rounded to fp32 before the cosine, as in the reference implementation.
+    const float angle = static_cast<float>(rows_[i].position) * model_.inverse_frequency[k];
+    cosine_[static_cast<size_t>(i) * half + k] = static_cast<float>(std::cos(double{angle}));
+    sine_[static_cast<size_t>(i) * half + k] = static_cast<float>(std::sin(double{angle}));
+  }
+  dequantize_row(model_.embedding, rows_[i].token, hidden_.row(i));
+}
+
+void Session::plan_blocks() {
+  blocks_.clear();
+  const int n = static_cast<int>(rows_.size());
+  bool single_rows = true;
+  std::vector<int> blocks_of(params_.sequences, 0);
+  for (int i = 0; i < n;) {
+    int end = i + 1;
+    while (end < n && end - i < kBlockRows && rows_[end].sequence == rows_[i].sequence) ++end;
+    blocks_.push_back({rows_[i].sequence, i, end - i, rows_[i].position, 1});
+    single_rows = single_rows && end - i == 1 && ++blocks_of[rows_[i].sequence] == 1;
+    i = end;
+  }
+  // With one row a sequence nobody reads what another item writes, so that storing the keys and
+  // values needs no phase of its own.
+  fused_store_ = single_rows;
+}
+
+void Session::plan_items() {
+  const ModelConfig& c = model_.config;
+  const int tasks = static_cast<int>(blocks_.size()) * c.kv_heads;
+  const int group = c.heads / c.kv_heads;
+  items_.clear();
+  first_partial_.clear();
+  split_ = false;
+  size_t partials = 0;
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    RowBlock& block = blocks_[b];
+    const int positions = block.first_position + block.rows;
+    if (active_ > 1 && block.rows == 1 && tasks < kTasksPerThread * active_) {
+      block.splits = (positions + kSplitPositions - 1) / kSplitPositions;
+    }
+    first_partial_.push_back(static_cast<int>(partials));
+    if (block.splits > 1) {
+      partials += static_cast<size_t>(c.kv_heads) * block.splits * group;
+      split_ = true;
+    }
+    for (int h = 0; h < c.kv_heads; ++h) {
+      for (int s = 0; s < block.splits; ++s) items_.push_back({static_cast<int>(b), h, s});
+    }
+  }
+  if (split_) {
+    fused_store_ = false;
+    partials_.resize(partials);
+    partial_outputs_.resize(partials * c.head_dim);
+  }
+}
+
+void Session::forward(const Row* rows, int n) {
+  check_rows(rows, n);
+  rows_.assign(rows, rows + n);
+  logit_rows_.clear();
+  for (int i = 0; i < n; ++i) {
+    if (rows[i].wants_logits) logit_rows_.push_back(i);
+  }
+  if (logits_.size() < logit_rows_.size() * logits_stride_) {
+    logits_.reset(logit_rows_.size() * logits_stride_);
+  }
+  active_ = n == 1 ? params_.threads : params_.prefill_threads;
+  plan_blocks();
+  plan_items();
+  reserve_positions();
+  for (WorkCounter& counter : counters_) counter.reset();
+  for (ThreadScratch& thread : threads_) thread.phase = 0;
+  pool_.run(active_, [this](int thread) { run_thread(thread); });
+  for (int i = 0; i < n; ++i) sequences_[rows[i].sequence]->set_length(rows[i].position + 1);
+}
+
+}  // namespace qe

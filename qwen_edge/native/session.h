@@ -1,0 +1,123 @@
+// A model at work: KV caches of several sequences, scratch memory, threads, and the forward pass.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "activations.h"
+#include "attention.h"
+#include "kv_cache.h"
+#include "model.h"
+#include "thread_pool.h"
+
+namespace qe {
+
+struct SessionParams {
+  int context;          // the most positions of a sequence
+  int sequences;        // how many KV caches
+  int max_rows;         // the most rows of one call
+  int threads;          // of a call of one row
+  int prefill_threads;  // of a call of several rows
+  KvType kv_type;
+  bool fp32_activations;
+};
+
+struct Row {
+  int32_t sequence, position, token, wants_logits;
+};
+
+class Session {
+ public:
+  Session(const Model& model, const IsaTable& isa, const SessionParams& params);
+
+  // Computes the rows in one pass over the weights. Rows of a sequence continue it in order. Throws
+  // Error or std::bad_alloc before anything has changed.
+  void forward(const Row* rows, int n);
+
+  // Logits [vocab] of the i-th row of the last call that wanted them.
+  const float* logits(int i) const { return logits_.data() + i * logits_stride_; }
+  int logits_rows() const { return static_cast<int>(logit_rows_.size()); }
+
+  KvSequence& sequence(int index);
+  void truncate(int sequence, int length);
+  void fork(int source, int target, int length);
+  // Bytes of scratch memory held now, the KV cache apart.
+  size_t scratch_bytes() const;
+
+ private:
+  // Consecutive rows of one sequence, attended together.
+  struct RowBlock {
+    int sequence, first_row, rows, first_position, splits;
+  };
+  // What one thread needs for itself.
+  struct ThreadScratch {
+    Activations normed;        // [1, hidden]
+    AlignedArray<float> gate;  // [max_rows, 32]
+    AlignedArray<float> up;    // [max_rows, 32]
+    AttentionScratch attention;
+    int phase;  // how many shared counters it has used in this call
+  };
+  // One KV head of a block over one part of the context.
+  struct AttentionItem {
+    int block, kv_head, split;
+  };
+  // The softmax of one query head over one part of the context.
+  struct Partial {
+    float maximum, total;
+  };
+
+  void check_rows(const Row* rows, int n) const;
+  void reserve_positions();
+  void prepare_row(int i);
+  void plan_blocks();
+  void plan_items();
+  void run_thread(int thread);
+  void run_layer(int layer, int thread);
+  const Activations& normalize(const float* weight, const std::vector<int>* rows, int thread);
+  void project_qkv(const LayerWeights& weights, const Activations& input, int thread);
+  void attention(int layer, int thread);
+  void store_keys_values(int layer, int row, int kv_head);
+  void prepare_queries(int layer, const RowBlock& block, int kv_head, AttentionScratch& scratch);
+  void attend_item(int layer, const AttentionItem& item, AttentionScratch& scratch);
+  void finish_block(const RowBlock& block, int kv_head, const AttentionScratch& scratch);
+  void merge_splits(int block, int kv_head, AttentionScratch& scratch);
+  void project_add(const Matrix& weights, const Activations& input, int thread);
+  void feed_forward(const LayerWeights& weights, const Activations& input, int thread);
+  void compute_logits(int thread);
+  void linear(const Matrix& weights, const Activations& input, int rows, int tile_begin,
+              int tile_end, float* out, size_t out_stride) const;
+  WorkCounter& counter(int thread);
+  int tile_chunk(int tiles) const;
+
+  const Model& model_;
+  Kernels kernels_;
+  SessionParams params_;
+  KvShape kv_shape_;
+  ThreadPool pool_;
+  std::vector<std::unique_ptr<KvSequence>> sequences_;
+
+  Activations hidden_;     // the residual stream; only its fp32 rows are used
+  Activations normed_;     // [max_rows, hidden]
+  Activations attended_;   // [max_rows, heads * head_dim]
+  Activations activated_;  // [max_rows, intermediate]
+  AlignedArray<float> qkv_;
+  AlignedArray<float> projected_;
+  AlignedArray<float> cosine_, sine_;  // [max_rows, head_dim / 2]
+  AlignedArray<float> logits_;
+  size_t qkv_stride_ = 0, key_offset_ = 0, value_offset_ = 0, logits_stride_ = 0;
+  std::vector<ThreadScratch> threads_;
+
+  // The call in progress.
+  std::vector<Row> rows_;
+  std::vector<int> logit_rows_;
+  std::vector<RowBlock> blocks_;
+  std::vector<AttentionItem> items_;
+  std::vector<float> partial_outputs_;
+  std::vector<Partial> partials_;
+  std::vector<int> first_partial_;  // of each block
+  bool fused_store_ = false, split_ = false;
+  int active_ = 1;
+  std::vector<WorkCounter> counters_;
+};
+
+}  // namespace qe

@@ -1,0 +1,20 @@
+// Sizes that session.cpp and transformer.cpp agree on.
+#pragma once
+
+namespace qe {
+
+// Rows of one sequence attended together: enough to reuse a block of keys, few enough for the
+// cache.
+constexpr int kBlockRows = 16;
+// A long context of a single row is cut into parts of this many positions (whole KV chunks), so
+// that all threads share it, unless there are at least kTasksPerThread pieces for each thread
+// anyway.
+constexpr int kSplitPositions = 1024;
+constexpr int kTasksPerThread = 16;
+// Gate and up are computed 32 columns at a time: one activation group of the next projection.
+constexpr int kFeedForwardColumns = 32;
+// Shared counters used by a layer, and by the embedding and the head.
+constexpr int kPhasesPerLayer = 9;
+constexpr int kPhasesPerCall = 3;
+
+}  // namespace qe
