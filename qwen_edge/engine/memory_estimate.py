@@ -54,7 +54,7 @@ def estimate(config: ModelConfig, engine: EngineConfig, filled: int) -> MemoryEs
     own = (
         activations(1, config.hidden_size)
         + 4 * rows * 64
-        + block_queries * (config.head_dim * 10 + 4 * CHUNK_POSITIONS)
+        + block_queries * (config.head_dim * 14 + 4 * CHUNK_POSITIONS)
     )
     logits = 4 * config.vocab_size * engine.sequences
     positions = filled * engine.sequences

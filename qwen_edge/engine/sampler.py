@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import secrets
+import os
 from collections.abc import Iterable, Sequence
 
 from qwen_edge.engine.interface import Logits, SamplingParams
@@ -50,7 +50,7 @@ class Sampler:
     """
 
     def __init__(self, vocab_size: int, params: SamplingParams) -> None:
-        self.seed = params.seed if params.seed is not None else secrets.randbits(64)
+        self.seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8))
         self._vocab_size = vocab_size
         self._handle = ctypes.c_void_p()
         self._library = load()

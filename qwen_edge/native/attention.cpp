@@ -11,9 +11,26 @@ AttentionScratch::AttentionScratch(int max_queries, int head_dim)
       scale(queries.size() / kActivationGroup),
       sum(queries.size() / kActivationGroup),
       scores(static_cast<size_t>(max_queries) * kChunkPositions),
-      output(queries.size()),
-      maximum(max_queries),
-      total(max_queries) {}
+      part(max_queries, head_dim),
+      whole(max_queries, head_dim) {}
+
+void AttentionState::clear(int queries, int head_dim) {
+  std::fill_n(output.data(), static_cast<size_t>(queries) * head_dim, 0.0f);
+  std::fill_n(maximum.data(), queries, -INFINITY);
+  std::fill_n(total.data(), queries, 0.0f);
+}
+
+void merge(const float* output, float maximum, float total, int head_dim, AttentionState& state,
+           int at) {
+  if (maximum == -INFINITY) return;
+  const float largest = std::max(state.maximum[at], maximum);
+  const float old_weight = std::exp(state.maximum[at] - largest);
+  const float new_weight = std::exp(maximum - largest);
+  float* out = &state.output[static_cast<size_t>(at) * head_dim];
+  for (int d = 0; d < head_dim; ++d) out[d] = out[d] * old_weight + output[d] * new_weight;
+  state.total[at] = state.total[at] * old_weight + total * new_weight;
+  state.maximum[at] = largest;
+}
 
 namespace {
 
@@ -50,9 +67,8 @@ void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& s
     queries.quantized = {scratch.codes.data(), scratch.scale.data(), scratch.sum.data(), n,
                          head_dim};
   }
-  std::fill_n(scratch.output.data(), static_cast<size_t>(n) * head_dim, 0.0f);
-  std::fill_n(scratch.maximum.data(), n, -INFINITY);
-  std::fill_n(scratch.total.data(), n, 0.0f);
+  AttentionState& state = scratch.part;
+  state.clear(n, head_dim);
   for (int start = begin; start < end; start += kChunkPositions) {
     KvChunk& chunk = sequence.chunk(start / kChunkPositions);
     const int positions = std::min(end - start, kChunkPositions);
@@ -62,11 +78,11 @@ void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& s
     for (int i = 0; i < n; ++i) {
       const int visible = std::min(first_position + i / group + 1 - start, positions);
       softmax_step(isa, &scratch.scores[static_cast<size_t>(i) * kChunkPositions], visible,
-                   blocks * kKvBlock, &scratch.maximum[i], &scratch.total[i],
-                   &scratch.output[static_cast<size_t>(i) * head_dim], head_dim);
+                   blocks * kKvBlock, &state.maximum[i], &state.total[i],
+                   &state.output[static_cast<size_t>(i) * head_dim], head_dim);
     }
     accumulate(chunk.values(layer, kv_head), blocks, head_dim, scratch.scores.data(),
-               kChunkPositions, n, scratch.output.data(), head_dim);
+               kChunkPositions, n, state.output.data(), head_dim);
   }
 }
 

@@ -13,9 +13,27 @@ struct Kernels {
   const ReferenceTable* reference;  // null unless fp32 activations are asked for
 };
 
+// What some queries have gathered over some positions: a softmax without its division.
+struct AttentionState {
+  AttentionState() = default;
+  AttentionState(int queries, int head_dim)
+      : output(static_cast<size_t>(queries) * head_dim), maximum(queries), total(queries) {}
+
+  AlignedArray<float> output;   // [queries, head_dim]: sum of exp(score - maximum) * value
+  AlignedArray<float> maximum;  // [queries]: largest score, -infinity where no position was seen
+  AlignedArray<float> total;    // [queries]: sum of exp(score - maximum)
+
+  void clear(int queries, int head_dim);
+  size_t bytes() const { return output.bytes() + maximum.bytes() + total.bytes(); }
+};
+
+// Adds what a query gathered over further positions to query `at` of `state`. Parts
+// merged in the same order give the same bits, whoever computed them.
+void merge(const float* output, float maximum, float total, int head_dim, AttentionState& state,
+           int at);
+
 // Buffers of one thread for at most max_queries query vectors.
-class AttentionScratch {
- public:
+struct AttentionScratch {
   AttentionScratch() = default;
   AttentionScratch(int max_queries, int head_dim);
 
@@ -24,20 +42,18 @@ class AttentionScratch {
   AlignedArray<float> scale;    // [max_queries, head_dim / 32]
   AlignedArray<int32_t> sum;    // [max_queries, head_dim / 32]
   AlignedArray<float> scores;   // [max_queries, kChunkPositions]
-  AlignedArray<float> output;   // [max_queries, head_dim], not yet divided by total
-  AlignedArray<float> maximum;  // [max_queries]
-  AlignedArray<float> total;    // [max_queries]
+  AttentionState part;          // over a part of the context
+  AttentionState whole;         // over all parts
 
   size_t bytes() const {
     return queries.bytes() + codes.bytes() + scale.bytes() + sum.bytes() + scores.bytes() +
-           output.bytes() + maximum.bytes() + total.bytes();
+           part.bytes() + whole.bytes();
   }
 };
 
 // Attends from rows at positions first_position .. + n_rows - 1, `group` query heads each, over
 // cache positions [begin, end). begin is a multiple of kChunkPositions; row i sees positions up to
-// its own. In: scratch.queries, row-major [n_rows, group]. Out: scratch.output, maximum (of the
-// scores, -infinity if no position is seen) and total (of exp(score - maximum)).
+// its own. In: scratch.queries, row-major [n_rows, group]. Out: scratch.part.
 void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& shape, int layer,
             int kv_head, int first_position, int n_rows, int group, int begin, int end,
             AttentionScratch& scratch);

@@ -79,8 +79,10 @@ class Session {
   void store_keys_values(int layer, int row, int kv_head);
   void prepare_queries(int layer, const RowBlock& block, int kv_head, AttentionScratch& scratch);
   void attend_item(int layer, const AttentionItem& item, AttentionScratch& scratch);
-  void finish_block(const RowBlock& block, int kv_head, const AttentionScratch& scratch);
-  void merge_splits(int block, int kv_head, AttentionScratch& scratch);
+  void finish_block(const RowBlock& block, int kv_head, const AttentionState& state);
+  size_t first_partial(int block, int kv_head, int split) const;
+  void store_partial(const AttentionItem& item, const AttentionState& state);
+  void merge_splits(int block, int kv_head, AttentionState& state);
   void project_add(const Matrix& weights, const Activations& input, int thread);
   void feed_forward(const LayerWeights& weights, const Activations& input, int thread);
   void compute_logits(int thread);

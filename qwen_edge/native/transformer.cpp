@@ -134,17 +134,17 @@ void Session::prepare_queries(int layer, const RowBlock& block, int kv_head,
   }
 }
 
-void Session::finish_block(const RowBlock& block, int kv_head, const AttentionScratch& scratch) {
+void Session::finish_block(const RowBlock& block, int kv_head, const AttentionState& state) {
   const ModelConfig& c = model_.config;
   const int group = c.heads / c.kv_heads;
   for (int r = 0; r < block.rows; ++r) {
     const int row = block.first_row + r;
     for (int g = 0; g < group; ++g) {
       const size_t i = static_cast<size_t>(r) * group + g;
-      const float* output = &scratch.output[i * c.head_dim];
+      const float* output = &state.output[i * c.head_dim];
       const int column = (kv_head * group + g) * c.head_dim;
       float* out = attended_.row(row) + column;
-      const float inverse = 1.0f / scratch.total[i];
+      const float inverse = 1.0f / state.total[i];
       for (int d = 0; d < c.head_dim; ++d) out[d] = output[d] * inverse;
       if (kernels_.reference == nullptr) {
         attended_.quantize(*kernels_.isa, row, column, column + c.head_dim);
@@ -159,47 +159,63 @@ void Session::attend_item(int layer, const AttentionItem& item, AttentionScratch
   const int group = c.heads / c.kv_heads;
   if (fused_store_) store_keys_values(layer, block.first_row, item.kv_head);
   prepare_queries(layer, block, item.kv_head, scratch);
-  const int positions = block.first_position + block.rows;
-  const int begin = item.split * kSplitPositions;
-  const int end = block.splits == 1 ? positions : std::min(positions, begin + kSplitPositions);
-  attend(kernels_, *sequences_[block.sequence], kv_shape_, layer, item.kv_head,
-         block.first_position, block.rows, group, begin, end, scratch);
-  if (block.splits == 1) {
-    finish_block(block, item.kv_head, scratch);
+  const int positions = block.first_position + block.rows, queries = block.rows * group;
+  const auto attend_part = [&](int part) {
+    const int begin = part * kSplitPositions;
+    attend(kernels_, *sequences_[block.sequence], kv_shape_, layer, item.kv_head,
+           block.first_position, block.rows, group, begin,
+           std::min(positions, begin + kSplitPositions), scratch);
+  };
+  if (block.splits > 1) {
+    attend_part(item.split);
+    store_partial(item, scratch.part);
     return;
   }
-  const size_t first = first_partial_[item.block] +
-                       (static_cast<size_t>(item.kv_head) * block.splits + item.split) * group;
-  for (int g = 0; g < group; ++g) {
-    partials_[first + g] = {scratch.maximum[g], scratch.total[g]};
+  if (positions <= kSplitPositions) {
+    attend_part(0);
+    finish_block(block, item.kv_head, scratch.part);
+    return;
   }
-  std::copy_n(scratch.output.data(), static_cast<size_t>(group) * c.head_dim,
+  // In the same parts as when several threads share the context, for the same result.
+  scratch.whole.clear(queries, c.head_dim);
+  for (int part = 0; part * kSplitPositions < positions; ++part) {
+    attend_part(part);
+    for (int i = 0; i < queries; ++i) {
+      merge(&scratch.part.output[static_cast<size_t>(i) * c.head_dim], scratch.part.maximum[i],
+            scratch.part.total[i], c.head_dim, scratch.whole, i);
+    }
+  }
+  finish_block(block, item.kv_head, scratch.whole);
+}
+
+size_t Session::first_partial(int block, int kv_head, int split) const {
+  const int group = model_.config.heads / model_.config.kv_heads;
+  return first_partial_[block] +
+         (static_cast<size_t>(kv_head) * blocks_[block].splits + split) * group;
+}
+
+void Session::store_partial(const AttentionItem& item, const AttentionState& state) {
+  const ModelConfig& c = model_.config;
+  const int group = c.heads / c.kv_heads;
+  const size_t first = first_partial(item.block, item.kv_head, item.split);
+  for (int g = 0; g < group; ++g) partials_[first + g] = {state.maximum[g], state.total[g]};
+  std::copy_n(state.output.data(), static_cast<size_t>(group) * c.head_dim,
               &partial_outputs_[first * c.head_dim]);
 }
 
-void Session::merge_splits(int block_index, int kv_head, AttentionScratch& scratch) {
+void Session::merge_splits(int block_index, int kv_head, AttentionState& state) {
   const ModelConfig& c = model_.config;
   const RowBlock& block = blocks_[block_index];
   const int group = c.heads / c.kv_heads;
-  const size_t first =
-      first_partial_[block_index] + static_cast<size_t>(kv_head) * block.splits * group;
-  for (int g = 0; g < group; ++g) {
-    float largest = -INFINITY;
-    for (int s = 0; s < block.splits; ++s) {
-      largest = std::max(largest, partials_[first + s * group + g].maximum);
-    }
-    float* output = &scratch.output[static_cast<size_t>(g) * c.head_dim];
-    std::fill_n(output, c.head_dim, 0.0f);
-    scratch.total[g] = 0;
-    for (int s = 0; s < block.splits; ++s) {
-      const size_t at = first + s * group + g;
-      const float weight = std::exp(partials_[at].maximum - largest);
-      scratch.total[g] += weight * partials_[at].total;
-      const float* part = &partial_outputs_[at * c.head_dim];
-      for (int d = 0; d < c.head_dim; ++d) output[d] += weight * part[d];
+  state.clear(group, c.head_dim);
+  for (int s = 0; s < block.splits; ++s) {
+    const size_t first = first_partial(block_index, kv_head, s);
+    for (int g = 0; g < group; ++g) {
+      merge(&partial_outputs_[(first + g) * c.head_dim], partials_[first + g].maximum,
+            partials_[first + g].total, c.head_dim, state, g);
     }
   }
-  finish_block(block, kv_head, scratch);
+  finish_block(block, kv_head, state);
 }
 
 void Session::attention(int layer, int thread) {
@@ -222,7 +238,7 @@ void Session::attention(int layer, int thread) {
     WorkCounter& merges = counter(thread);
     while (merges.take(static_cast<int>(blocks_.size()) * kv_heads, 1, &begin, &end)) {
       if (blocks_[begin / kv_heads].splits > 1) {
-        merge_splits(begin / kv_heads, begin % kv_heads, scratch);
+        merge_splits(begin / kv_heads, begin % kv_heads, scratch.whole);
       }
     }
   }

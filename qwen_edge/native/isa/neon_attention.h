@@ -1,0 +1,83 @@
+// The INT8 attention of the three Arm tables; included like neon_linear.h.
+#pragma once
+
+#include "neon_linear.h"
+
+namespace qe {
+namespace {
+
+// A block of keys is laid out like a tile of INT8 weights whose group is the whole head.
+template <class Isa>
+void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
+               size_t out_stride) {
+  const Tiles tiles = {blocks, kv_block_bytes(KvType::kI8, head_dim), 1,
+                       head_dim / kActivationGroup};
+  QuantizedRows x = q.quantized;
+  x.n = q.n;
+  all_rows<Isa, false>(ByteCodes{}, tiles, x, 0, n_blocks, out, out_stride);
+}
+
+// The codes of p * value scale for the 16 positions of a block; returns what one step is worth.
+QE_INLINE float quantize_weights(const float* p, const float32x4_t (&scale)[4], int8x16_t* codes) {
+  float32x4_t weight[4];
+  QE_UNROLL
+  for (int k = 0; k < 4; ++k) {
+    weight[k] = vmulq_f32(vmaxnmq_f32(vld1q_f32(p + 4 * k), vdupq_n_f32(0)), scale[k]);
+  }
+  const float largest = vmaxnmvq_f32(
+      vmaxnmq_f32(vmaxnmq_f32(weight[0], weight[1]), vmaxnmq_f32(weight[2], weight[3])));
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  *codes =
+      vcombine_s8(codes8(weight[0], weight[1], inverse), codes8(weight[2], weight[3], inverse));
+  return largest / 127.0f;
+}
+
+template <class Isa, int N>
+void accumulate_rows(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                     size_t p_stride, float* out, size_t out_stride) {
+  const size_t stride = static_cast<size_t>(head_dim) * 4;
+  for (int b = 0; b < n_blocks; ++b, blocks += kv_block_bytes(KvType::kI8, head_dim)) {
+    float32x4_t scale[4];
+    QE_UNROLL
+    for (int k = 0; k < 4; ++k) scale[k] = load_half4(blocks + 4 * stride + 8 * k);
+    int8x16_t codes[N];
+    float step[N], any = 0;
+    QE_UNROLL
+    for (int i = 0; i < N; ++i) {
+      step[i] = quantize_weights(p + i * p_stride + kKvBlock * b, scale, &codes[i]);
+      any += step[i];
+    }
+    if (any == 0) continue;
+    const int8_t* values = reinterpret_cast<const int8_t*>(blocks);
+    for (int d = 0; d < head_dim; d += 4) {
+      __builtin_prefetch(values + 4 * d + 2048);
+      QE_UNROLL
+      for (int i = 0; i < N; ++i) {
+        const float32x4_t sum = sum_to_float(Isa::weigh(values + 4 * d, stride, codes[i]));
+        float* to = out + i * out_stride + d;
+        vst1q_f32(to, vfmaq_n_f32(vld1q_f32(to), sum, step[i]));
+      }
+    }
+  }
+}
+
+template <class Isa>
+void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                   size_t p_stride, int n, float* out, size_t out_stride) {
+  int i = 0;
+  for (; n - i >= 4; i += 4) {
+    accumulate_rows<Isa, 4>(blocks, n_blocks, head_dim, p + i * p_stride, p_stride,
+                            out + i * out_stride, out_stride);
+  }
+  for (; n - i >= 2; i += 2) {
+    accumulate_rows<Isa, 2>(blocks, n_blocks, head_dim, p + i * p_stride, p_stride,
+                            out + i * out_stride, out_stride);
+  }
+  if (i < n) {
+    accumulate_rows<Isa, 1>(blocks, n_blocks, head_dim, p + i * p_stride, p_stride,
+                            out + i * out_stride, out_stride);
+  }
+}
+
+}  // namespace
+}  // namespace qe

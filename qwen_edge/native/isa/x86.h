@@ -1,0 +1,49 @@
+// What the x86 tables share: the headers that have to come before a file switches to its
+// instruction set, and helpers of the plain instruction set.
+//
+// A file switches with a pragma after its last #include of a header of others: an inline function
+// of theirs that came to be compiled for AVX could be the copy that the whole library uses. Each
+// file's kernels are in a namespace named after its set, so that a test can look for such strays
+// among the symbols.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc 12 warns of its own headers, where a register is left undefined on purpose.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+
+#include <cpuid.h>
+#include <string.h>
+
+#include "isa.h"
+
+#define QE_INLINE inline __attribute__((always_inline))
+
+namespace qe {
+namespace {
+
+// Weights that all rows of activations pass by before the next are touched: part of an L2 cache.
+constexpr size_t kPassBytes = 128 * 1024;
+
+// Asks for what lies a few thousand bytes behind a block that is about to be read.
+QE_INLINE void prefetch_ahead(const uint8_t* block, size_t bytes) {
+  constexpr size_t kAhead = 4096;
+  for (size_t at = 0; at < bytes; at += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(block + kAhead + at), _MM_HINT_T0);
+  }
+}
+
+QE_INLINE int32_t load_four(const int8_t* x) {
+  int32_t four;
+  memcpy(&four, x, 4);
+  return four;
+}
+
+}  // namespace
+}  // namespace qe

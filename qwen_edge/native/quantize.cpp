@@ -1,0 +1,201 @@
+#include "quantize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "no_contraction.h"
+#include "parallel_for.h"
+#include "scale_search.h"
+
+namespace qe {
+namespace {
+
+constexpr float kLargestHalf = 65504.0f;
+constexpr float kLargestFloat = 3.4028234e38f;
+
+// A whole tensor's quantization.
+struct Job {
+  const QeLayout& layout;
+  const uint8_t* source;
+  Type source_type;
+  const float* importance;
+  bool search;
+  uint8_t* packed;
+  Codebook book;
+  FitGroup fit;
+};
+
+float read_float(const uint8_t* source, Type type, int64_t index) {
+  if (type == Type::kF32) {
+    float value;
+    std::memcpy(&value, source + 4 * index, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, source + 2 * index, 2);
+  return type == Type::kF16 ? half_to_float(bits) : bfloat16_to_float(bits);
+}
+
+[[noreturn]] void refuse_weight(int64_t row, int64_t col, const char* what) {
+  throw Error(kFormat, "the weight in row " + std::to_string(row) + ", column " +
+                           std::to_string(col) + " is " + what);
+}
+
+void read_group(const Job& job, int64_t tile, int64_t group_index, Group& group) {
+  const QeLayout& layout = job.layout;
+  const int64_t first = group_index * layout.group;
+  group.cols = layout.group;
+  group.valid = static_cast<int>(std::min<int64_t>(layout.group, layout.cols - first));
+  if (group.valid < group.cols) std::memset(group.x, 0, sizeof(group.x));
+  group.w_sum = 0;
+  for (int c = 0; c < group.cols; ++c) {
+    const float equal = c < group.valid ? 1.0f : 0.0f;
+    group.w[c] = equal != 0 && job.importance != nullptr ? job.importance[first + c] : equal;
+    group.w_sum += group.w[c];
+  }
+  if (!(group.w_sum > 0)) {
+    for (int c = 0; c < group.valid; ++c) group.w[c] = 1;
+    group.w_sum = static_cast<float>(group.valid);
+  }
+  for (int r = 0; r < kTileRows; ++r) {
+    const int64_t row = tile * kTileRows + r;
+    if (row >= layout.rows) {
+      for (int c = 0; c < group.valid; ++c) group.x[c][r] = 0;
+      continue;
+    }
+    for (int c = 0; c < group.valid; ++c) {
+      const float x = read_float(job.source, job.source_type, row * layout.cols + first + c);
+      if (!(std::fabs(x) <= kLargestFloat)) refuse_weight(row, first + c, "not a finite number");
+      group.x[c][r] = x;
+    }
+  }
+}
+
+void add_errors(const Group& group, const Fit& fit, int rows, QeErrorSums& sums) {
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c < group.valid; ++c) {
+      const double x = group.x[c][r];
+      const double off = x - static_cast<double>(fit.values[c][r] * fit.scale[r] + fit.minimum[r]);
+      sums.squared_error += off * off;
+      sums.squared_weight += x * x;
+      sums.largest_error = std::max(sums.largest_error, std::fabs(off));
+    }
+  }
+  sums.count += static_cast<uint64_t>(rows) * static_cast<uint64_t>(group.valid);
+}
+
+void check_fit(const Job& job, int64_t tile, int64_t group_index, const Fit& fit) {
+  for (int r = 0; r < kTileRows; ++r) {
+    if (std::fabs(fit.scale[r]) <= kLargestHalf && std::fabs(fit.minimum[r]) <= kLargestHalf) {
+      continue;
+    }
+    refuse_weight(tile * kTileRows + r, group_index * job.layout.group,
+                  "in a group too large for an fp16 scale");
+  }
+}
+
+void store_group(const Job& job, int64_t tile, int64_t group_index, const Fit& fit, int cols) {
+  uint8_t codes[kMaxGroup * kTileRows];
+  for (int c = 0; c < cols; ++c) {
+    for (int r = 0; r < kTileRows; ++r) {
+      codes[c * kTileRows + r] = job.book.code_of_value[static_cast<int>(fit.values[c][r]) + 128];
+    }
+  }
+  const BlockView<uint8_t> block = block_at(job.layout, job.packed, tile, group_index);
+  write_codes(job.layout, codes, block.codes);
+  for (int r = 0; r < kTileRows; ++r) {
+    const uint16_t scale = float_to_half(fit.scale[r]);
+    std::memcpy(block.scales + 2 * r, &scale, 2);
+    if (block.minimums == nullptr) continue;
+    const uint16_t minimum = float_to_half(fit.minimum[r]);
+    std::memcpy(block.minimums + 2 * r, &minimum, 2);
+  }
+}
+
+void quantize_tile(const Job& job, int64_t tile, QeErrorSums& sums) {
+  const int64_t groups = (job.layout.cols + job.layout.group - 1) / job.layout.group;
+  const int rows =
+      static_cast<int>(std::min<int64_t>(kTileRows, job.layout.rows - tile * kTileRows));
+  Group group;
+  Fit fit;
+  for (int64_t g = 0; g < groups; ++g) {
+    read_group(job, tile, g, group);
+    job.fit(group, job.book, job.layout.has_min != 0, job.search, fit);
+    check_fit(job, tile, g, fit);
+    store_group(job, tile, g, fit, group.cols);
+    add_errors(group, fit, rows, sums);
+  }
+}
+
+uint16_t float_to_bfloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+void convert_dense(const Job& job, QeErrorSums& sums) {
+  const int64_t count = int64_t{job.layout.rows} * job.layout.cols;
+  const Type type = static_cast<Type>(job.layout.type);
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = read_float(job.source, job.source_type, i);
+    float stored = x;
+    if (type == Type::kF32) {
+      std::memcpy(job.packed + 4 * i, &x, 4);
+    } else {
+      const uint16_t bits = type == Type::kF16 ? float_to_half(x) : float_to_bfloat16(x);
+      stored = type == Type::kF16 ? half_to_float(bits) : bfloat16_to_float(bits);
+      std::memcpy(job.packed + 2 * i, &bits, 2);
+    }
+    if (!(std::fabs(stored) <= kLargestFloat)) {
+      refuse_weight(i / job.layout.cols, i % job.layout.cols, "not a finite number of that type");
+    }
+    const double off = static_cast<double>(x) - stored;
+    sums.squared_error += off * off;
+    sums.squared_weight += static_cast<double>(x) * x;
+    sums.largest_error = std::max(sums.largest_error, std::fabs(off));
+  }
+  sums.count = static_cast<uint64_t>(count);
+}
+
+void quantize(const Job& job, int threads, QeErrorSums* total) {
+  if (!is_packed(job.layout)) return convert_dense(job, *total);
+  // One sum a tile, added in order: the totals do not depend on the number of threads.
+  std::vector<QeErrorSums> sums(static_cast<size_t>((job.layout.rows + kTileRows - 1) / kTileRows));
+  parallel_for(static_cast<int64_t>(sums.size()), threads, 1,
+               [&](int64_t tile) { quantize_tile(job, tile, sums[static_cast<size_t>(tile)]); });
+  for (const QeErrorSums& part : sums) {
+    total->squared_error += part.squared_error;
+    total->squared_weight += part.squared_weight;
+    total->largest_error = std::max(total->largest_error, part.largest_error);
+    total->count += part.count;
+  }
+}
+
+}  // namespace
+}  // namespace qe
+
+QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t source_type,
+                           const float* importance, int32_t search, int32_t threads, void* packed,
+                           uint64_t packed_bytes, QeErrorSums* error) {
+  return qe::guarded([&] {
+    qe::check_buffer(*layout, packed, packed_bytes);
+    if (source_type < 0 || source_type > static_cast<int32_t>(qe::Type::kBF16)) {
+      throw qe::Error(qe::kArgument, "weights are quantized from F32, F16 or BF16");
+    }
+    *error = {};
+    const qe::Codebook book =
+        qe::is_packed(*layout) ? qe::prepare_codebook(*layout) : qe::Codebook{};
+    const qe::Job job{*layout,
+                      static_cast<const uint8_t*>(source),
+                      static_cast<qe::Type>(source_type),
+                      importance,
+                      search != 0,
+                      static_cast<uint8_t*>(packed),
+                      book,
+                      qe::choose_fit(book)};
+    qe::quantize(job, threads, error);
+  });
+}
