@@ -25,12 +25,15 @@ struct Part {
 
   // sum is the activations' sum in every lane.
   QE_INLINE __m512i dot(const int8_t* x, __m512i sum) const {
-    // The sum fits 16 bits, so that VPMADDWD multiplies it by -128.
-    __m512i total = _mm512_madd_epi16(sum, _mm512_set1_epi32(-128 & 0xffff));
-    for (int k = 0; k < 8; ++k) {
-      total = _mm512_dpbusd_epi32(total, code[k], _mm512_set1_epi32(load_four(x + 4 * k)));
+    // The sum fits 16 bits, so that VPMADDWD multiplies it by -128. Two chains of sums are short
+    // enough for a processor to have those of several rows under way.
+    __m512i even = _mm512_madd_epi16(sum, _mm512_set1_epi32(-128 & 0xffff));
+    __m512i odd = _mm512_setzero_si512();
+    for (int k = 0; k < 8; k += 2) {
+      even = _mm512_dpbusd_epi32(even, code[k], _mm512_set1_epi32(load_four(x + 4 * k)));
+      odd = _mm512_dpbusd_epi32(odd, code[k + 1], _mm512_set1_epi32(load_four(x + 4 * k + 4)));
     }
-    return total;
+    return _mm512_add_epi32(even, odd);
   }
 };
 

@@ -4,12 +4,15 @@
 #if defined(__aarch64__)
 #include "neon_math.h"
 
-// arm_neon.h has to be outside the region, and gcc asks for the architecture that brought SDOT.
+// arm_neon.h has to be outside the region. gcc asks for the architecture that brought SDOT, unless
+// the whole library is compiled for a processor that has it.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #else
 #pragma GCC push_options
+#if !defined(__ARM_FEATURE_DOTPROD)
 #pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
 #endif
 #include "neon_attention.h"
 #include "neon_sdot.h"

@@ -5,11 +5,16 @@
 #if defined(__aarch64__)
 #include "neon_math.h"
 
+// As in neon_dotprod.cpp.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod,i8mm"))), apply_to = function)
 #else
 #pragma GCC push_options
+#if !defined(__ARM_FEATURE_DOTPROD)
 #pragma GCC target("arch=armv8.2-a+dotprod+i8mm")
+#elif !defined(__ARM_FEATURE_MATMUL_INT8)
+#pragma GCC target("+i8mm")
+#endif
 #endif
 #include "neon_attention.h"
 #include "neon_sdot.h"

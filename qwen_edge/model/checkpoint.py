@@ -1,0 +1,282 @@
+"""Hugging Face checkpoint folders: config, generation defaults, template, tokenizer, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qwen_edge.errors import DamagedModelError, ModelNotFoundError
+from qwen_edge.model.chatml import CHATML
+from qwen_edge.model.config import (
+    ARCHITECTURE,
+    EMBEDDING,
+    HEAD,
+    GenerationDefaults,
+    ModelConfig,
+    config_from,
+    generation_from,
+    tensor_shapes,
+)
+from qwen_edge.model.container import ContainerError, parse_json, show
+from qwen_edge.model.file_map import MappedFile
+from qwen_edge.model.safetensors_reader import SafetensorsReader, SourceTensor
+
+SOURCE_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+CLASS_NAME = "Qwen3ForCausalLM"
+_TEXT_LIMIT = 256 << 20
+# Qwen's own defaults, for checkpoints without generation_config.json.
+_DEFAULT_GENERATION = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open checkpoint; use it as a context manager.
+
+    Attributes:
+        path: the folder.
+        config: the model's numbers.
+        generation: how its makers sample it.
+        chat_template: Jinja source.
+        tensors: the source tensor of every one that the model needs, shapes checked.
+    """
+
+    path: Path
+    config: ModelConfig
+    generation: GenerationDefaults
+    chat_template: str
+    tensors: Mapping[str, SourceTensor]
+    reader: SafetensorsReader
+
+    def tokenizer_json(self) -> bytes:
+        """Reads ``tokenizer.json``.
+
+        Raises:
+            DamagedModelError: it is missing or cannot be read.
+        """
+        data = _read_file(self.path / "tokenizer.json")
+        if data is None:
+            raise DamagedModelError(
+                "The checkpoint {path} has no tokenizer.json.",
+                "Download the whole checkpoint; vocab.json and merges.txt alone are not read.",
+                path=self.path,
+            )
+        return data
+
+    def close(self) -> None:
+        """Unmaps the weights."""
+        self.reader.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Opens a checkpoint folder and checks that it is a dense Qwen3 model, complete.
+
+    Raises:
+        ModelNotFoundError: there is no such folder, or nothing in it.
+        DamagedModelError: it is malformed, incomplete or of an unsupported kind.
+    """
+    if not directory.is_dir():
+        raise ModelNotFoundError(
+            "There is no checkpoint folder {path}.",
+            "It is what `huggingface-cli download` makes: a folder with config.json.",
+            path=directory,
+        )
+    table = _read_json(directory / "config.json")
+    if table is None:
+        raise ModelNotFoundError(
+            "The folder {path} has no config.json.",
+            "A checkpoint needs config.json, tokenizer.json and safetensors weights.",
+            path=directory,
+        )
+    _check_kind(directory, table)
+    try:
+        config = config_from(_config_table(table))
+        generation = generation_from(
+            _generation_table(table, _read_json(directory / "generation_config.json") or {}),
+            config.vocab_size,
+        )
+    except ContainerError as error:
+        raise _damaged(directory / "config.json", str(error)) from None
+    template = _chat_template(directory)
+    reader = SafetensorsReader(directory)
+    try:
+        tensors = _select(directory, config, reader.tensors)
+        return Checkpoint(directory, config, generation, template, tensors, reader)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _damaged(path: Path, problem: str) -> DamagedModelError:
+    return DamagedModelError(
+        "The checkpoint file {path} cannot be used: {problem}.",
+        "Download the checkpoint again.",
+        path=path,
+        problem=problem,
+    )
+
+
+def _read_file(path: Path) -> bytes | None:
+    """A whole small file, or None if there is none."""
+    try:
+        with MappedFile(path) as file:
+            if file.size > _TEXT_LIMIT:
+                raise _damaged(path, "it is too large")
+            return file.read(0, file.size)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from None
+
+
+def _read_json(path: Path) -> Mapping[str, Any] | None:
+    data = _read_file(path)
+    if data is None:
+        return None
+    try:
+        table = parse_json(data, "its text")
+    except ContainerError as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(table, dict):
+        raise _damaged(path, "it is not a JSON object")
+    return table
+
+
+def _check_kind(directory: Path, table: Mapping[str, Any]) -> None:
+    kind, classes = table.get("model_type"), table.get("architectures") or [CLASS_NAME]
+    if kind != ARCHITECTURE or classes != [CLASS_NAME]:
+        found = classes[0] if isinstance(classes, list) and classes != [CLASS_NAME] else kind
+        raise DamagedModelError(
+            "The checkpoint {path} is of the architecture {found}, which is not supported.",
+            "Dense Qwen3 models (Qwen3ForCausalLM) are supported.",
+            path=directory,
+            found=show(found),
+        )
+    rope = _rope(table)
+    layer_types = table.get("layer_types") or []
+    if not isinstance(layer_types, list):
+        raise _damaged(directory / "config.json", f"layer_types is {show(layer_types)}")
+    unsupported = {
+        "rope scaling": _rope_type(rope) not in (None, "default") or bool(_scaled(rope)),
+        "attention biases": bool(table.get("attention_bias")),
+        "sliding-window attention": bool(table.get("use_sliding_window"))
+        or any(kind != "full_attention" for kind in layer_types),
+        "an activation other than SiLU": table.get("hidden_act", "silu") != "silu",
+        "quantized weights": bool(table.get("quantization_config")),
+    }
+    for feature, used in unsupported.items():
+        if used:
+            raise DamagedModelError(
+                "The checkpoint {path} uses {feature}, which is not supported.",
+                "Use the model's original checkpoint.",
+                path=directory,
+                feature=feature,
+            )
+
+
+def _rope(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of the rotary embedding: rope_scaling, or since transformers 5 rope_parameters."""
+    for key in ("rope_parameters", "rope_scaling"):
+        if table.get(key):
+            return table[key] if isinstance(table[key], dict) else {"type": table[key]}
+    return {}
+
+
+def _rope_type(rope: Mapping[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type"))
+
+
+def _scaled(rope: Mapping[str, Any]) -> set[str]:
+    return rope.keys() - {"rope_type", "type", "rope_theta"} if rope else set()
+
+
+def _config_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Translates config.json to the names of ``ModelConfig``."""
+    heads = table.get("num_attention_heads")
+    # What Qwen3Config takes where the file says nothing.
+    defaults = {"head_dim": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
+    return {
+        "hidden_size": table.get("hidden_size"),
+        "intermediate_size": table.get("intermediate_size"),
+        "layers": table.get("num_hidden_layers"),
+        "heads": heads,
+        "kv_heads": table.get("num_key_value_heads") or heads,
+        "head_dim": table.get("head_dim") or defaults["head_dim"],
+        "vocab_size": table.get("vocab_size"),
+        "max_positions": table.get("max_position_embeddings"),
+        "rms_norm_eps": table.get("rms_norm_eps", defaults["rms_norm_eps"]),
+        "rope_theta": table.get("rope_theta")
+        or _rope(table).get("rope_theta")
+        or defaults["rope_theta"],
+        "tied": table.get("tie_word_embeddings", False),
+    }
+
+
+def _generation_table(config: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Translates generation_config.json to the names of ``GenerationDefaults``."""
+    merged = {**_DEFAULT_GENERATION, **{k: v for k, v in table.items() if v is not None}}
+    stop = merged.get("eos_token_id", config.get("eos_token_id"))
+    return {
+        "temperature": merged["temperature"] if merged["do_sample"] else 0,
+        "top_k": merged["top_k"],
+        "top_p": merged["top_p"],
+        "stop_ids": [] if stop is None else stop if isinstance(stop, list) else [stop],
+    }
+
+
+def _chat_template(directory: Path) -> str:
+    path = directory / "chat_template.jinja"
+    data = _read_file(path)
+    if data is not None:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise _damaged(path, "it is not UTF-8") from None
+    settings = _read_json(directory / "tokenizer_config.json") or {}
+    template = settings.get("chat_template")
+    if isinstance(template, Sequence) and not isinstance(template, str):
+        named = [item for item in template if isinstance(item, dict)]
+        template = next((i.get("template") for i in named if i.get("name") == "default"), None)
+    return template if isinstance(template, str) else CHATML
+
+
+def _select(
+    directory: Path, config: ModelConfig, found: Mapping[str, SourceTensor]
+) -> dict[str, SourceTensor]:
+    def refuse(problem: str) -> DamagedModelError:
+        return DamagedModelError(
+            "The checkpoint {path} cannot be used: {problem}.",
+            "Download the checkpoint again.",
+            path=directory,
+            problem=problem,
+        )
+
+    shapes = tensor_shapes(config)
+    for name in found:
+        # A bias or an adapter that is left out would make another model.
+        if name not in shapes and name != HEAD and not name.endswith("rotary_emb.inv_freq"):
+            raise refuse(f"its tensor {show(name)} does not belong to a dense Qwen3 model")
+    for name, shape in shapes.items():
+        tensor = found.get(name)
+        if tensor is None:
+            raise refuse(f"it has no tensor {name}")
+        if tensor.shape != shape:
+            raise refuse(f"its tensor {name} is {tensor.shape}, its config.json says {shape}")
+        if tensor.dtype not in SOURCE_TYPES:
+            raise refuse(f"its tensor {name} is {tensor.dtype}, not F32, F16 or BF16")
+    if config.tied and HEAD in found and found[HEAD].shape != shapes[EMBEDDING]:
+        raise refuse(f"its tied tensor {HEAD} has another shape than the embedding")
+    return {name: found[name] for name in shapes}

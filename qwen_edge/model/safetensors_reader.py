@@ -1,0 +1,161 @@
+"""Source checkpoints in safetensors, one file or sharded, mapped and without the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from qwen_edge.errors import DamagedModelError, ModelNotFoundError
+from qwen_edge.model.container import ContainerError, TruncatedError, parse, parse_json, show
+from qwen_edge.model.file_map import DONT_NEED, MappedFile
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_INDEX_LIMIT = 64 << 20
+
+
+class SourceTensor(NamedTuple):
+    """A tensor of a source file.
+
+    Attributes:
+        name: as the file has it.
+        dtype: as safetensors writes it, ``BF16`` say.
+        shape: as the file has it.
+        file: the mapping that holds it.
+        offset: of its first byte in the file, any alignment.
+        nbytes: its size.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: MappedFile
+    offset: int
+    nbytes: int
+
+    @property
+    def address(self) -> int:
+        """Address of its first byte, valid while the file is mapped."""
+        return self.file.address + self.offset
+
+    def release(self, begin: int, end: int) -> None:
+        """Gives the pages of some bytes back: read once, they would count as the process's own."""
+        self.file.advise(DONT_NEED, self.offset + begin, end - begin)
+
+
+class SafetensorsReader:
+    """The tensors of a checkpoint folder; use it as a context manager.
+
+    Attributes:
+        tensors: by name, all shards together.
+
+    Raises:
+        ModelNotFoundError: there are no safetensors weights in the folder.
+        DamagedModelError: a file is malformed, or a shard is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._files: list[MappedFile] = []
+        self.tensors: Mapping[str, SourceTensor] = {}
+        try:
+            self.tensors = self._open(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, directory: Path) -> dict[str, SourceTensor]:
+        if (directory / SINGLE).exists():
+            return self._read(directory / SINGLE)
+        if not (directory / INDEX).exists():
+            raise ModelNotFoundError(
+                "There are no safetensors weights in {path}.",
+                "It needs model.safetensors, or shards with model.safetensors.index.json; pickled "
+                "checkpoints (.bin, .pth) are not read.",
+                path=directory,
+            )
+        placed = _read_index(directory / INDEX)
+        tensors: dict[str, SourceTensor] = {}
+        for shard in sorted(set(placed.values())):
+            for name, tensor in self._read(directory / shard, directory / INDEX).items():
+                # A shard may hold more than the index lists; what counts is the index.
+                if placed.get(name) == shard:
+                    tensors[name] = tensor
+        for name, shard in placed.items():
+            if name not in tensors:
+                raise _damaged(directory / shard, f"it lacks the tensor {show(name)}")
+        return tensors
+
+    def _read(self, path: Path, index: Path | None = None) -> dict[str, SourceTensor]:
+        try:
+            file = MappedFile(path)
+        except OSError as error:
+            if index is not None:
+                raise DamagedModelError(
+                    "The shard {shard} that {index} names cannot be read: {reason}.",
+                    "Download the checkpoint again.",
+                    shard=path.name,
+                    index=index,
+                    reason=error.strerror,
+                ) from None
+            raise _damaged(path, f"it cannot be read ({error.strerror})") from None
+        self._files.append(file)
+        try:
+            entries = parse(file).entries
+        except TruncatedError as error:
+            raise _damaged(path, f"it is truncated, {error}") from None
+        except ContainerError as error:
+            raise _damaged(path, str(error)) from None
+        return {
+            name: SourceTensor(
+                name, entry.dtype, entry.shape, file, entry.begin, entry.end - entry.begin
+            )
+            for name, entry in entries.items()
+        }
+
+    def close(self) -> None:
+        """Unmaps the files; a second call does nothing."""
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> SafetensorsReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _damaged(path: Path, problem: str) -> DamagedModelError:
+    return DamagedModelError(
+        "The checkpoint file {path} cannot be used: {problem}.",
+        "Download the checkpoint again.",
+        path=path,
+        problem=problem,
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        with MappedFile(path) as file:
+            if file.size > _INDEX_LIMIT:
+                raise ContainerError("it is too large")
+            index = parse_json(file.read(0, file.size), "its text")
+        placed = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(placed, dict) or not placed:
+            raise ContainerError("it has no weight_map")
+        for shard in placed.values():
+            # A name with a folder in it could reach any file of the machine.
+            plain = isinstance(shard, str) and shard.isprintable() and "/" not in shard
+            if not plain or shard in ("", ".", ".."):
+                raise ContainerError(f"it names the shard {show(shard)}")
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from None
+    except ContainerError as error:
+        raise _damaged(path, str(error)) from None
+    return placed

@@ -1,0 +1,123 @@
+"""How a tensor's weights are stored: the Python mirror of native/format.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TILE_ROWS = 16
+GROUPS = (32, 64, 128)
+DENSE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
+"""Bytes of an element of the unpacked types; ``u8`` is for tensors that are not weights."""
+
+INT4 = tuple(range(-8, 8))
+UINT4 = tuple(range(16))
+"""For tensors with minimums: weights are ``code * scale + minimum``."""
+# 127 times the 16 levels of "QLoRA" (Dettmers et al. 2023), appendix E.
+NF4 = (-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127)
+# The values of ggml's IQ4_NL.
+IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+# Twice the values of FP4 E2M1 (OCP Microscaling Formats 1.0): the codes 0 and 8 are both zero.
+FP4 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+CODEBOOKS = {"int4": INT4, "uint4": UINT4, "nf4": NF4, "iq4_nl": IQ4_NL, "fp4": FP4}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A tensor [rows, cols] as it lies in memory.
+
+    Attributes:
+        type: ``q4``, ``q8``, ``f32``, ``f16``, ``bf16`` or ``u8``.
+        rows: 1 for vectors.
+        cols: without padding.
+        group: columns that share a scale, 0 for the unpacked types.
+        has_min: whether each scale has a minimum, ``q4`` alone.
+        codebook: the 16 signed bytes that codes stand for, ``q4`` alone, else empty.
+
+    Raises:
+        ValueError: the fields do not go together; the message is a sentence fragment.
+    """
+
+    type: str
+    rows: int
+    cols: int
+    group: int = 0
+    has_min: bool = False
+    codebook: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.cols < 1:
+            raise ValueError(f"its shape {self.rows} x {self.cols} is empty")
+        if self.type not in ("q4", "q8"):
+            if self.type not in DENSE_BYTES:
+                raise ValueError(f"its type {self.type!a:.40} is unknown")
+            if self.group or self.has_min or self.codebook:
+                raise ValueError(f"its type {self.type} has neither groups nor a codebook")
+            return
+        if self.group not in GROUPS:
+            raise ValueError(f"its group size {self.group} is not 32, 64 or 128")
+        if self.type == "q8":
+            if self.has_min or self.codebook:
+                raise ValueError("its type q8 has neither minimums nor a codebook")
+        elif len(self.codebook) != 16 or min(self.codebook) < -128 or max(self.codebook) > 127:
+            raise ValueError("its codebook is not 16 signed bytes")
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is made of tiles."""
+        return self.group > 0
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of 16 rows."""
+        return -(-self.rows // TILE_ROWS)
+
+    @property
+    def groups(self) -> int:
+        """Groups of columns."""
+        return -(-self.cols // self.group)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one tile by one group: codes, scales, minimums."""
+        codes = self.group * (8 if self.type == "q4" else 16)
+        return codes + 2 * TILE_ROWS * (2 if self.has_min else 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        if self.packed:
+            return self.tiles * self.groups * self.block_bytes
+        return self.rows * self.cols * DENSE_BYTES[self.type]
+
+    def with_rows(self, rows: int) -> Layout:
+        """The layout of some whole tiles of this tensor."""
+        return Layout(self.type, rows, self.cols, self.group, self.has_min, self.codebook)
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How to store a weight matrix of any shape; see ``Layout``."""
+
+    type: str = "q4"
+    group: int = 32
+    has_min: bool = False
+    codebook: tuple[int, ...] = INT4
+
+    def layout(self, rows: int, cols: int) -> Layout:
+        """The layout of a matrix in this format."""
+        return Layout(self.type, rows, cols, self.group, self.has_min, self.codebook)
+
+
+def weight_format(bits: int, group: int = 32) -> WeightFormat:
+    """The format that a number of bits stands for: 4, 8 or 16 (bf16, without groups).
+
+    Raises:
+        ValueError: there is none for it.
+    """
+    if bits == 4:
+        return WeightFormat("q4", group, False, INT4)
+    if bits == 8:
+        return WeightFormat("q8", group, False, ())
+    if bits == 16:
+        return WeightFormat("bf16", 0, False, ())
+    raise ValueError(f"{bits} bits are not 4, 8 or 16")

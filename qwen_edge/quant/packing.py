@@ -1,0 +1,130 @@
+"""Packed tiles to and from plain arrays, by the native library.
+
+Arrays are passed by address (an int) or as a ctypes array or bytes object; the caller answers for
+their size, which each function names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from typing import Any
+
+from qwen_edge.native.library import check, load
+from qwen_edge.quant.layout import Layout
+
+Array = Any
+"""An address, or what ctypes turns into one."""
+
+TYPE_CODES = {"f32": 0, "f16": 1, "bf16": 2, "q8": 3, "q4": 4}
+
+
+class NativeLayout(ctypes.Structure):
+    """QeLayout of native/packing.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("cols", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+        ("has_min", ctypes.c_int32),
+        ("codebook", ctypes.c_int8 * 16),
+    )
+
+
+def native_layout(layout: Layout) -> NativeLayout:
+    """The struct that the native functions take."""
+    return NativeLayout(
+        TYPE_CODES[layout.type],
+        layout.rows,
+        layout.cols,
+        layout.group,
+        int(layout.has_min),
+        (ctypes.c_int8 * 16)(*layout.codebook),
+    )
+
+
+def usable_threads(threads: int = 0) -> int:
+    """The number asked for, or for 0 the cores that this process may use."""
+    if threads > 0:
+        return threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = load()
+    pointer, integer, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint64
+    library.qe_pack_codes.argtypes = [pointer, pointer, pointer, pointer, pointer, size]
+    library.qe_unpack_codes.argtypes = [pointer, pointer, size, pointer, pointer, pointer]
+    library.qe_dequantize.argtypes = [pointer, pointer, size, integer, pointer]
+    library.qe_random_tiles.argtypes = [
+        pointer, size, size, ctypes.c_float, integer, pointer, size,
+    ]  # fmt: skip
+    return library
+
+
+def pack_codes(
+    layout: Layout, codes: Array, scales: Array, minimums: Array | None, packed: Array
+) -> None:
+    """Packs codes, scales and minimums exactly as they are.
+
+    Args:
+        layout: a packed one.
+        codes: [rows, cols], a byte each: 0 to 15 for q4, two's complement for q8.
+        scales: [rows, groups] fp16.
+        minimums: likewise, or None if the layout has none.
+        packed: receives ``layout.nbytes`` bytes.
+    """
+    check(
+        _library().qe_pack_codes(
+            ctypes.byref(native_layout(layout)), codes, scales, minimums, packed, layout.nbytes
+        )
+    )
+
+
+def unpack_codes(
+    layout: Layout, packed: Array, codes: Array, scales: Array, minimums: Array | None
+) -> None:
+    """The reverse of ``pack_codes``; padding is dropped."""
+    check(
+        _library().qe_unpack_codes(
+            ctypes.byref(native_layout(layout)), packed, layout.nbytes, codes, scales, minimums
+        )
+    )
+
+
+def dequantize(layout: Layout, packed: Array, output: Array, threads: int = 0) -> None:
+    """Turns a tensor of any type of weights into fp32 [rows, cols]."""
+    check(
+        _library().qe_dequantize(
+            ctypes.byref(native_layout(layout)),
+            packed,
+            layout.nbytes,
+            usable_threads(threads),
+            output,
+        )
+    )
+
+
+def random_tiles(
+    layout: Layout, seed: int, first_tile: int, sigma: float, packed: Array, threads: int = 0
+) -> None:
+    """Fills whole tiles with random weights of mean 0 and about the deviation ``sigma``.
+
+    The bytes depend on the seed and the tiles' numbers alone, ``first_tile`` for the first one.
+    """
+    check(
+        _library().qe_random_tiles(
+            ctypes.byref(native_layout(layout)),
+            seed,
+            first_tile,
+            sigma,
+            usable_threads(threads),
+            packed,
+            layout.nbytes,
+        )
+    )
