@@ -1,4 +1,4 @@
-"""The package builds with one compiler, tags its wheel for the platform, and says what is missing."""
+"""The package builds with one compiler, and its wheel is tagged for the platform alone."""
 
 from __future__ import annotations
 

@@ -161,7 +161,8 @@ class Generation:
 
     def _draw(self, logits: Logits) -> Step:
         token = self._sampler.sample(logits)
-        logprob, top = None, ()
+        logprob: float | None = None
+        top: tuple[tuple[int, float], ...] = ()
         if self._logprobs is not None:
             logprob, top = token_logprobs(logits, token, self._logprobs)
         if self._tracks_tokens:

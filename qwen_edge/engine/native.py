@@ -209,7 +209,7 @@ class NativeEngine:
             )
         wanted = 0
         for i, row in enumerate(rows):
-            self._rows[i] = row
+            self._rows[i] = _Row(*row)
             wanted += bool(row.wants_logits)
         library = _library()
         check(library.qe_session_forward(self._open_session(), self._rows, len(rows)))

@@ -66,7 +66,8 @@ def build(
     try:
         result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise CompilerError(f"The C++ compiler {command[0]} could not be started: {error}.") from None
+        problem = f"The C++ compiler {command[0]} could not be started: {error}."
+        raise CompilerError(problem) from None
     if result.returncode:
         partial.unlink(missing_ok=True)
         raise CompilerError(
@@ -80,5 +81,5 @@ def build(
 if __name__ == "__main__":
     try:
         print(build(SOURCE_DIR / LIBRARY_NAME, extra_flags=sys.argv[1:]))
-    except CompilerError as problem:
-        sys.exit(str(problem))
+    except CompilerError as error:
+        sys.exit(str(error))

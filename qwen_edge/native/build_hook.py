@@ -11,7 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class NativeBuildHook(BuildHookInterface):  # type: ignore[misc]
+class NativeBuildHook(BuildHookInterface[Any]):
     """Adds ``libqwen_edge.so`` to wheels; the sdist carries the sources alone."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -111,6 +111,9 @@ inline void fill_codebook(int kind, Random& random, int8_t* codebook) {
   static const int8_t iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                  1,    13,   25,  38,  53,  69,  89,  113};
   const int first = random.between(-128, 112), wide = random.between(-128, 63);
+  // Distances on both sides of where sums leave 16 bits.
+  static const int distances[] = {15, 16, 17, 20, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255};
+  const int distance = distances[random.between(0, 13)], low = random.between(-128, 127 - distance);
   for (int i = 0; i < 16; ++i) {
     int value = 0;
     if (kind == 0) value = i - 8;
@@ -122,8 +125,17 @@ inline void fill_codebook(int kind, Random& random, int8_t* codebook) {
     if (kind == 6) value = nf4[i];
     if (kind == 7) value = iq4[i];
     if (kind == 8) value = random.between(-128, 127);
-    if (kind == 9) value = random.between(0, 1) ? 127 : -128;
+    if (kind == 9) value = low + (random.between(0, 1) ? distance : 0);
     codebook[i] = static_cast<int8_t>(value);
+  }
+}
+
+// Random codes, or now and then a single one, so that sums can come near their bounds.
+inline void fill_codes(Random& random, uint8_t* codes, size_t size, bool extremes) {
+  const bool single = extremes && random.between(0, 2) == 0;
+  const int nibble = random.between(0, 15);
+  for (size_t i = 0; i < size; ++i) {
+    codes[i] = static_cast<uint8_t>(single ? 17 * nibble : random.bits());
   }
 }
 
@@ -192,7 +204,7 @@ inline Weights packed_weights(Random& random, Type type, int rows, int cols, int
   const size_t block = block_bytes(type, group, has_min);
   const size_t code_bytes = static_cast<size_t>(group) * (type == Type::kQ4 ? 8 : 16);
   for (size_t at = 0; at < bytes.size(); at += block) {
-    for (size_t i = 0; i < code_bytes; ++i) bytes[at + i] = static_cast<uint8_t>(random.bits());
+    fill_codes(random, &bytes[at], code_bytes, integers);
     const int first_row = static_cast<int>(at / w.tile_bytes()) * kTileRows;
     for (int r = 0; r < kTileRows; ++r) {
       const float scale = integers ? 1.0f : random.around_zero(0.1f);

@@ -1,8 +1,9 @@
 // Holds the kernel tables against the scalar one. Build it together with native/isa/*.cpp:
 //   g++ -std=c++17 -O3 -pthread -I qwen_edge/native tests/native/kernel_test.cpp
 //       qwen_edge/native/isa/*.cpp -o kernel_test
-//   kernel_test [--speed [--threads N]] [table ...]
-// Without names it takes every table that this processor runs; a named table is run unasked.
+//   kernel_test [--list | --speed [--threads N]] [table ...]
+// Without names it takes every table that this processor runs; a named table is run unasked. --list
+// only says which tables those are, --speed measures them.
 //
 // Integers must agree bit for bit. A float's error is |ours - scalar's| over the largest magnitude
 // of its output row, so that cancellation within one sum does not count ("row"), or over its own
@@ -84,9 +85,9 @@ void check_sums(const IsaTable& isa) {
       int8_t codebook[16];
       if (!q8) fill_codebook(kind, random, codebook);
       Guarded<uint8_t> codes(q8 ? 512 : 256);
-      for (size_t i = 0; i < codes.size(); ++i) {
-        const bool extreme = q8 && repeat % 4 == 0;
-        codes[i] = static_cast<uint8_t>(extreme ? 127 + random.between(0, 1) : random.bits());
+      fill_codes(random, codes.data(), codes.size(), true);
+      for (size_t i = 0; i < codes.size() && q8 && repeat % 4 == 0; ++i) {
+        codes[i] = static_cast<uint8_t>(127 + random.between(0, 1));  // 127 and -128
       }
       Guarded<int8_t> x(kActivationGroup);
       int32_t sum = 0;
@@ -213,12 +214,15 @@ void check_quantize(const IsaTable& isa) {
     Guarded<float> x = random_floats(random, n, std::pow(10.0f, float(random.between(-20, 20))));
     for (int g = 0; g < groups; ++g) {
       float* part = &x[g * kActivationGroup];
-      const int kind = random.between(0, 5);
-      // Halves are ties when the largest is 127; a lone value and none at all are corners.
-      for (int i = 0; i < kActivationGroup && kind < 3; ++i) {
-        part[i] = kind == 0 ? 0.5f * static_cast<float>(random.between(-253, 253)) : 0.0f;
+      const int kind = random.between(0, 7), place = random.between(0, kActivationGroup - 1);
+      const float largest = kind < 2 ? 127.0f : std::fabs(part[place]) + 1e-30f;
+      if (kind == 7) continue;  // anything
+      // Ties, exact or as near as rounding comes; a lone value; nothing at all.
+      for (int i = 0; i < kActivationGroup; ++i) {
+        const float half = 0.5f * static_cast<float>(random.between(-253, 253));
+        part[i] = kind == 5 || kind == 6 ? 0.0f : half / (127.0f / largest);
       }
-      if (kind == 0 || kind == 1) part[random.between(0, kActivationGroup - 1)] = -127.0f;
+      if (kind < 6) part[place] = -largest;
     }
     Guarded<int8_t> codes(n), true_codes(n);
     Guarded<float> scale(groups), true_scale(groups);
@@ -297,6 +301,12 @@ void check_stores(const IsaTable& isa) {
           x[random.between(0, head_dim - 1)] = 127;
         }
         if (slot % 4 == 1) x[random.between(0, head_dim - 1)] = random.around_zero(65536);
+        if (slot % 4 == 2) {  // near ties with any scale
+          const float largest = 1 + random.uniform();
+          const float scale = half_to_float(float_to_half(largest / 127.0f));
+          for (int d = 0; d < head_dim; ++d) x[d] = 0.5f * float(random.between(-253, 253)) * scale;
+          x[random.between(0, head_dim - 1)] = largest;
+        }
         const std::string where = format("head_dim %d, slot %d", head_dim, slot);
         isa.store_key[type](key.data(), slot, x.data(), head_dim);
         isa.store_value[type](value.data(), slot, x.data(), head_dim);
@@ -340,25 +350,33 @@ void scores_case(Check& check, const IsaTable& isa, Random& random, int type, in
                 format("head_dim %d, n %d, %d blocks", head_dim, n, n_blocks));
 }
 
+// With integers, value scales are 1 and the largest weight is 127 (exact) or any (near ties).
 void accumulate_case(Check& check, const IsaTable& isa, Random& random, int type, int head_dim,
                      int n, int n_blocks, bool exact) {
+  const bool ties = type == 1 && !exact && random.between(0, 1) == 0, integers = exact || ties;
   const int positions = n_blocks * kKvBlock - random.between(0, kKvBlock - 1);
-  const Guarded<uint8_t> blocks =
+  Guarded<uint8_t> blocks =
       kv_blocks(static_cast<KvType>(type), false, n_blocks, head_dim, positions,
-                [&](Guarded<float>& x) { make_vector(random, exact, x); });
+                [&](Guarded<float>& x) { make_vector(random, integers, x); });
+  for (int s = positions % kKvBlock; type == 1 && s % kKvBlock != 0; ++s) {
+    // An empty slot's scale may be anything: its weight is 0.
+    const uint16_t infinity = 0x7c00;
+    std::memcpy(&blocks[blocks.size() - 2 * (kKvBlock - s)], &infinity, 2);
+  }
   const size_t p_stride = n_blocks * kKvBlock + random.between(0, 9);
   Guarded<float> p((n - 1) * p_stride + n_blocks * kKvBlock);
   for (int i = 0; i < n; ++i) {
     for (int b = 0; b < n_blocks; ++b) {
       const bool nothing = random.between(0, 6) == 0;
       const float size = random.between(0, 3) ? 1.0f : 1e-20f;
+      const float largest = exact ? 127.0f : 1 + random.uniform();
       for (int s = 0; s < kKvBlock; ++s) {
         const bool zero = nothing || random.between(0, 5) == 0 || kKvBlock * b + s >= positions;
-        // With a largest of 127 the code is p itself to the nearest integer, halves to even.
-        const float value = exact ? 0.5f * float(random.between(0, 253)) : random.uniform() * size;
+        const float half = 0.5f * static_cast<float>(random.between(0, 253));
+        const float value = integers ? half / (127.0f / largest) : random.uniform() * size;
         p[i * p_stride + kKvBlock * b + s] = zero ? 0.0f : value;
       }
-      if (exact && !nothing) p[i * p_stride + kKvBlock * b] = 127.0f;
+      if (integers && !nothing) p[i * p_stride + kKvBlock * b] = largest;
     }
   }
   const size_t stride = head_dim + random.between(0, 9);
@@ -496,12 +514,15 @@ constexpr Candidate kCandidates[] = {
 };
 
 int run(int count, char** arguments) {
+  setvbuf(stdout, nullptr, _IOLBF, 0);  // a crash shall not take the lines before it along
   std::vector<std::string> names;
-  bool speed = false;
+  bool speed = false, list = false;
   int threads = 1;
   for (int i = 1; i < count; ++i) {
     const std::string argument = arguments[i];
-    if (argument == "--speed") {
+    if (argument == "--list") {
+      list = true;
+    } else if (argument == "--speed") {
       speed = true;
     } else if (argument == "--threads" && i + 1 < count) {
       threads = std::max(1, std::atoi(arguments[++i]));
@@ -531,6 +552,7 @@ int run(int count, char** arguments) {
   std::printf("tables:");
   for (const IsaTable* table : tables) std::printf(" %s", table->name);
   std::printf("\n");
+  if (list) return 0;
   if (speed) {
     measure_speed(tables, threads);
     return 0;

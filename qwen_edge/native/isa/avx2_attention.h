@@ -10,12 +10,12 @@ namespace {
 
 // --- fp16 cache
 
-// kN queries against one block of keys. Few queries take two dimensions at a time, so that enough
-// sums are under way.
+// kN queries against one block of keys. Two dimensions at a time keep enough sums under way; it is
+// two for any kN, because a query's result must not depend on how many there are.
 template <int kN>
 QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* x, float* out,
                                size_t out_stride) {
-  constexpr int kTurns = kN <= 2 ? 2 : 1;
+  constexpr int kTurns = 2;
   __m256 sum[kTurns][kN][2] = {};
   for (int d = 0; d < head_dim; d += kTurns) {
     for (int t = 0; t < kTurns; ++t) {
@@ -30,9 +30,7 @@ QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* 
   }
   for (int i = 0; i < kN; ++i) {
     for (int h = 0; h < 2; ++h) {
-      const __m256 total =
-          kTurns == 2 ? _mm256_add_ps(sum[0][i][h], sum[kTurns - 1][i][h]) : sum[0][i][h];
-      _mm256_storeu_ps(out + i * out_stride + 8 * h, total);
+      _mm256_storeu_ps(out + i * out_stride + 8 * h, _mm256_add_ps(sum[0][i][h], sum[1][i][h]));
     }
   }
 }
@@ -46,14 +44,9 @@ void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries
     float* row = out + kKvBlock * b;
     const float* x = q.x;
     int n = q.n;
-    for (; n >= 6; n -= 6, x += 6 * head_dim, row += 6 * out_stride) {
-      score_block_f16<6>(block, head_dim, x, row, out_stride);
+    for (; n >= 3; n -= 3, x += 3 * head_dim, row += 3 * out_stride) {
+      score_block_f16<3>(block, head_dim, x, row, out_stride);
     }
-    if (n >= 4) {
-      score_block_f16<4>(block, head_dim, x, row, out_stride);
-      n -= 4, x += 4 * head_dim, row += 4 * out_stride;
-    }
-    if (n == 3) score_block_f16<3>(block, head_dim, x, row, out_stride);
     if (n == 2) score_block_f16<2>(block, head_dim, x, row, out_stride);
     if (n == 1) score_block_f16<1>(block, head_dim, x, row, out_stride);
   }

@@ -10,11 +10,12 @@ namespace {
 
 // --- fp16 cache
 
-// kN queries against one block of keys, kTurns dimensions at a time so that enough sums are under
-// way.
-template <int kN, int kTurns>
+// kN queries against one block of keys. Two dimensions at a time keep enough sums under way; it is
+// two for any kN, because a query's result must not depend on how many there are.
+template <int kN>
 QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* x, float* out,
                                size_t out_stride) {
+  constexpr int kTurns = 2;
   __m512 sum[kTurns][kN];
   for (int t = 0; t < kTurns; ++t) {
     for (int i = 0; i < kN; ++i) sum[t][i] = _mm512_setzero_ps();
@@ -45,17 +46,17 @@ void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries
     const float* x = q.x;
     int n = q.n;
     for (; n >= 8; n -= 8, x += 8 * head_dim, row += 8 * out_stride) {
-      score_block_f16<8, 1>(block, head_dim, x, row, out_stride);
+      score_block_f16<8>(block, head_dim, x, row, out_stride);
     }
     if (n >= 4) {
-      score_block_f16<4, 2>(block, head_dim, x, row, out_stride);
+      score_block_f16<4>(block, head_dim, x, row, out_stride);
       n -= 4, x += 4 * head_dim, row += 4 * out_stride;
     }
     if (n >= 2) {
-      score_block_f16<2, 4>(block, head_dim, x, row, out_stride);
+      score_block_f16<2>(block, head_dim, x, row, out_stride);
       n -= 2, x += 2 * head_dim, row += 2 * out_stride;
     }
-    if (n == 1) score_block_f16<1, 4>(block, head_dim, x, row, out_stride);
+    if (n == 1) score_block_f16<1>(block, head_dim, x, row, out_stride);
   }
 }
 

@@ -149,7 +149,9 @@ void all_rows(const Codes& codes, const Tiles& w, const QuantizedRows& x, int ti
   for (int begin = tile_begin; begin < tile_end; begin += pass) {
     const int end = tile_end - begin < pass ? tile_end : begin + pass;
     int row = 0;
-    if constexpr (Isa::kMaxRows >= 8) {
+    // With minimums, the rarer case, only the widths that matter most: every copy is compiled on
+    // the user's phone.
+    if constexpr (Isa::kMaxRows >= 8 && !kMin) {
       for (; packs && x.n - row >= 8; row += 8) {
         panel_rows<Isa, 8, kMin>(codes, w, x, row, begin, end, out, stride);
       }
@@ -157,8 +159,10 @@ void all_rows(const Codes& codes, const Tiles& w, const QuantizedRows& x, int ti
     for (; packs && x.n - row >= 4; row += 4) {
       panel_rows<Isa, 4, kMin>(codes, w, x, row, begin, end, out, stride);
     }
-    for (; packs && x.n - row >= 2; row += 2) {
-      panel_rows<Isa, 2, kMin>(codes, w, x, row, begin, end, out, stride);
+    if constexpr (!kMin) {
+      for (; packs && x.n - row >= 2; row += 2) {
+        panel_rows<Isa, 2, kMin>(codes, w, x, row, begin, end, out, stride);
+      }
     }
     for (; row < x.n; ++row) single_row<Isa, kMin>(codes, w, x, row, begin, end, out, stride);
   }

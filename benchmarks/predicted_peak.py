@@ -1,0 +1,117 @@
+"""Compares the predicted with the measured peak memory of real runs of the 0.6B shape.
+
+    python benchmarks/predicted_peak.py [--model FILE] [--output predicted_peak.json]
+
+Each case runs ``qwen-edge run`` in a process of its own; the measured peak is what the kernel
+reports of it at its end, mapped weights included. Without ``--model`` a model of random weights
+is made in a temporary folder. Exits with 1 if any prediction is off by more than 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.model.packed import open_model
+from qwen_edge.model.synthetic import make_synthetic
+from qwen_edge.session.footprint import facts_of, predict_peak
+
+TOLERANCE = 0.10
+
+
+class Case(NamedTuple):
+    """A run: its settings, the length of its prompt and of its answer in tokens."""
+
+    context: int
+    kv: str
+    prompt: int
+    answer: int
+    threads: int = 2
+
+
+CASES = (
+    Case(512, "int8", 20, 16),
+    Case(2048, "int8", 200, 56),
+    Case(2048, "f16", 200, 56),
+    Case(2048, "int8", 1900, 32),
+    Case(2048, "f16", 1900, 32),
+    Case(4096, "int8", 3900, 32),
+    Case(2048, "int8", 200, 56, threads=1),
+)
+
+
+def measure(model: Path, case: Case, home: Path) -> tuple[int, int]:
+    """Runs a case; returns the peak resident bytes and the tokens that were in use."""
+    command = [
+        *(sys.executable, "-m", "qwen_edge", "run", "--model", str(model), "--raw", "--json"),
+        *("--context", str(case.context), "--kv", case.kv, "--max-tokens", str(case.answer)),
+        *("--threads", str(case.threads), "--prefill-threads", str(case.threads)),
+    ]
+    # The synthetic tokenizer has a token for each byte; with a real one this is a few tokens more
+    # or less, and the count is read from the answer.
+    prompt = ("word " * case.prompt)[: case.prompt]
+    environ = os.environ | {"QWEN_EDGE_HOME": str(home)}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(prompt)
+    process.stdin.close()
+    answer = process.stdout.read()
+    # Kilobytes; the kernel's own high-water mark of the process.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    used = json.loads(answer)["usage"]
+    return usage.ru_maxrss * 1024, used["prompt_tokens"] + used["completion_tokens"]
+
+
+def compare(model: Path, home: Path) -> list[dict[str, object]]:
+    """Runs all cases; returns a row for each, sizes in MiB."""
+    with open_model(model) as opened:
+        facts = facts_of(opened)
+    rows: list[dict[str, object]] = []
+    for case in CASES:
+        peak, used = measure(model, case, home)
+        engine = EngineConfig(case.context, case.kv, case.threads, case.threads)
+        predicted = predict_peak(facts, engine, used)
+        row = {
+            **case._asdict(),
+            "tokens_in_use": used,
+            "predicted_mib": round(predicted / 2**20, 1),
+            "measured_mib": round(peak / 2**20, 1),
+            "error": round(predicted / peak - 1, 4),
+        }
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Parses the command line, runs, and exits with 1 if a prediction is too far off."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a .qedge file of the 0.6B shape")
+    parser.add_argument("--output", type=Path, help="writes the rows as JSON")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        model = arguments.model or make_synthetic("qwen3-0.6b", home / "synthetic.qedge")
+        rows = compare(model, home)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
+    worst = max(abs(float(str(row["error"]))) for row in rows)
+    print(f"worst error {worst:.1%}, allowed {TOLERANCE:.0%}")
+    sys.exit(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""How an answer in the making is shown: text, thoughts, progress, statistics."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from qwen_edge.cli.interrupts import StopRequest
+from qwen_edge.cli.terminal import Progress, err, is_terminal, note, out, warn
+from qwen_edge.engine.stats import GenerationStats
+from qwen_edge.session.answer import AnswerText, ChatModel, Event, ThinkingText
+from qwen_edge.session.plan import Plan
+
+# Seconds of reading a prompt before a progress bar appears.
+_PATIENCE = 0.5
+
+
+class AnswerView:
+    """Writes the answer to standard output and the thoughts, dim, to standard error.
+
+    Args:
+        thoughts: whether thoughts are shown.
+    """
+
+    def __init__(self, *, thoughts: bool) -> None:
+        self._thoughts = thoughts
+        self._thinking = False
+        self._line_open = False
+
+    def show(self, event: Event) -> None:
+        """Shows an event as it comes.
+
+        Raises:
+            BrokenPipeError: the reader of standard output is gone.
+        """
+        if isinstance(event, ThinkingText):
+            if self._thoughts:
+                self._thinking = True
+                err(event.text, end="", style="dim")
+        elif isinstance(event, AnswerText):
+            self._end_thoughts()
+            out(event.text, end="")
+            self._line_open = not event.text.endswith("\n")
+
+    def finish(self) -> None:
+        """Ends the last line."""
+        self._end_thoughts()
+        if self._line_open:
+            self._line_open = False
+            out("")
+
+    def _end_thoughts(self) -> None:
+        if self._thinking:
+            self._thinking = False
+            err("\n" if is_terminal(sys.stderr) else "")
+
+
+class PrefillProgress:
+    """A bar while a long prompt is read; give it to an answer as ``on_prefill``."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tells how much of the prompt is read."""
+        if self._bar is None:
+            self._bar = Progress("Reading the prompt", total, str, _PATIENCE)
+        if done < total:
+            self._bar.update(done)
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Takes the bar off the screen."""
+        if self._bar is not None:
+            self._bar.clear()
+
+
+def stoppable(model: ChatModel, stop: StopRequest) -> ChatModel:
+    """The model with answers that end when Ctrl-C is pressed."""
+
+    def poll() -> None:
+        stop.check()
+        model.poll()
+
+    return replace(model, poll=poll)
+
+
+def introduce(plan: Plan) -> None:
+    """Says that the demo stands in unasked, or that the model lies where reading is slow."""
+    if plan.found.note_due:
+        note(
+            "This is the tiny demo model. Get a real one with `qwen-edge pull {model}`.",
+            model="qwen3-0.6b",
+        )
+    if plan.shared_storage:
+        warn(
+            "{path} lies on shared storage, where it runs at a small part of its speed.",
+            path=plan.found.path,
+        )
+
+
+def show_stats(stats: GenerationStats, load_seconds: float | None = None) -> None:
+    """Writes what an answer cost to standard error."""
+    from qwen_edge.host.memory_facts import own_memory
+    from qwen_edge.host.sizes import format_size
+
+    note(
+        "prompt: {tokens} tokens ({cached} cached), {seconds:.2f} s, {speed:.1f} tokens/s",
+        tokens=stats.prompt_tokens,
+        cached=stats.cached_tokens,
+        seconds=stats.prefill_seconds,
+        speed=stats.prefill_tokens_per_second,
+    )
+    note(
+        "answer: {tokens} tokens, first after {first:.2f} s, then {speed:.1f} tokens/s ({reason})",
+        tokens=stats.generated_tokens,
+        first=stats.first_token_seconds,
+        speed=stats.decode_tokens_per_second,
+        reason=stats.finish_reason,
+    )
+    if load_seconds is not None:
+        note("loading: {seconds:.2f} s", seconds=load_seconds)
+    peak = own_memory().peak
+    if peak is not None:
+        note("peak memory: {size}", size=format_size(peak))
+
+
+def explain_cut(stats: GenerationStats, context: int) -> None:
+    """Says why an answer ends early, if it does."""
+    if stats.finish_reason != "length":
+        return
+    if stats.prompt_tokens + stats.generated_tokens >= context:
+        note("The context of {context} tokens is full; --context sets its size.", context=context)
+    else:
+        note(
+            "The answer was cut off after {tokens} tokens; --max-tokens allows more.",
+            tokens=stats.generated_tokens,
+        )

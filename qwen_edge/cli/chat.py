@@ -1,0 +1,237 @@
+"""``qwen-edge chat``: talk with a model, turn by turn."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qwen_edge.cli.answer_view import (
+    AnswerView,
+    PrefillProgress,
+    explain_cut,
+    introduce,
+    show_stats,
+    stoppable,
+)
+from qwen_edge.cli.interrupts import StopRequest, uninterrupted
+from qwen_edge.cli.line_input import LineInput
+from qwen_edge.cli.model_options import MODEL_OPTIONS, flags_of
+from qwen_edge.cli.options import Option, Values
+from qwen_edge.cli.terminal import err, note, show_error, warn
+from qwen_edge.engine.stats import GenerationStats
+from qwen_edge.errors import MemoryLimitError, QwenEdgeError
+from qwen_edge.host.paths import data_folder
+from qwen_edge.session.conversation import Conversation
+from qwen_edge.session.loaded import LoadedModel, load_model
+from qwen_edge.session.store import SavedConversation, last_conversation, new_path, save
+
+OPTIONS = (
+    *MODEL_OPTIONS,
+    Option("system", ("-s", "--system"), "How the model should behave.", "TEXT"),
+    Option("resume", ("-r", "--resume"), "Continue the last conversation."),
+    Option("stats", ("--stats",), "Write speed and memory after each answer."),
+)
+_PROMPT = "> "
+_INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """A slash command: how it is written, and what it does."""
+
+    usage: str
+    help: str
+
+
+COMMANDS = {
+    "/help": Command("/help", "Show these commands."),
+    "/think": Command("/think [on|off]", "Think before answering, or do not."),
+    "/clear": Command("/clear", "Begin a new conversation."),
+    "/stats": Command("/stats", "Show speed and memory of the last answer."),
+    "/exit": Command("/exit", "Leave; Ctrl-D does too."),
+}
+
+
+def main(values: Values) -> int:
+    """Talks until the user leaves; returns the exit code."""
+    saved = last_conversation() if values.switch("resume") else None
+    with load_model(flags_of(values)) as loaded:
+        introduce(loaded.plan)
+        if values.switch("resume") and saved is None:
+            note("There is no saved conversation; this is a new one.")
+        chat = Chat(loaded, values.text("system"), saved, show_stats=values.switch("stats"))
+        return chat.talk()
+
+
+class Chat:
+    """One chat at the terminal, or over pipes: a line a turn then, without prompts.
+
+    Args:
+        loaded: the model.
+        system: how it should behave; None takes it from the saved conversation.
+        saved: a conversation to go on with.
+        show_stats: whether each answer is followed by its statistics.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        system: str | None,
+        saved: SavedConversation | None,
+        *,
+        show_stats: bool,
+    ) -> None:
+        self._loaded = loaded
+        self._input = LineInput(data_folder() / "history")
+        self._stop = StopRequest()
+        self._model = stoppable(loaded.chat, self._stop)
+        self._options = loaded.answer_options()
+        self._path = saved.path if saved else new_path()
+        if system is None:
+            system = saved.system if saved else ""
+        self._conversation = Conversation(self._model, system, saved.messages if saved else ())
+        self._always_stats = show_stats
+        self._last: GenerationStats | None = None
+        self._failure: QwenEdgeError | None = None
+        self._resumed = saved is not None
+
+    def talk(self) -> int:
+        """Takes turn after turn.
+
+        Returns:
+            0, 130 after Ctrl-C twice, 4 when memory ran out; over pipes the code of the last turn
+            that failed.
+        """
+        self._greet()
+        interrupts = 0
+        while True:
+            try:
+                text = self._input.read(_PROMPT)
+            except KeyboardInterrupt:
+                interrupts += 1
+                err("")
+                if interrupts > 1:
+                    return _INTERRUPTED
+                note("Ctrl-C once more leaves; so does Ctrl-D.")
+                continue
+            if text is None or text.strip() in ("/exit", "/quit"):
+                break
+            interrupts = 0
+            if text.strip() and not self._run_command(text.strip()):
+                try:
+                    interrupts = int(self._turn(text))
+                except MemoryLimitError as error:
+                    return self._out_of_memory(error)
+            self._input.remember()
+        if self._input.interactive and text is None:
+            err("")
+        return self._failure.exit_code if self._failure and not self._input.interactive else 0
+
+    def _out_of_memory(self, error: MemoryLimitError) -> int:
+        show_error(error)
+        if self._conversation.messages:
+            note("The conversation is saved; `qwen-edge chat --resume` goes on with it.")
+        return error.exit_code
+
+    def _greet(self) -> None:
+        if not self._input.interactive:
+            return
+        note(
+            "{model}, context {context} tokens. /help lists commands, Ctrl-D leaves.",
+            model=self._loaded.plan.model.name,
+            context=self._loaded.engine.config.context,
+        )
+        if self._resumed:
+            turns = len(self._conversation.messages) // 2
+            note("The last conversation goes on, {turns} turns so far.", turns=turns)
+
+    def _turn(self, question: str) -> bool:
+        """Answers one message; returns whether Ctrl-C stopped the answer."""
+        progress, view = PrefillProgress(), AnswerView(thoughts=True)
+        with self._stop:
+            try:
+                answer, dropped = self._conversation.ask(question, self._options, progress)
+            except MemoryLimitError:
+                raise
+            except QwenEdgeError as error:
+                self._failure = error
+                show_error(error)
+                return False
+            if dropped:
+                note(
+                    "The context is full: the oldest {count} messages are left out.", count=dropped
+                )
+            interrupted = False
+            try:
+                for event in answer:
+                    view.show(event)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                with uninterrupted():
+                    rest = answer.rest()
+                    # Before anything is shown: the terminal may be gone.
+                    self._keep(question, answer.text)
+                    progress.clear()
+                    for event in rest:
+                        view.show(event)
+                    view.finish()
+        self._last = answer.stats
+        if interrupted:
+            note("Stopped. Ctrl-C once more leaves.")
+        elif self._always_stats:
+            show_stats(self._last)
+        explain_cut(self._last, self._loaded.engine.config.context)
+        return interrupted
+
+    def _keep(self, question: str, answer: str) -> None:
+        if not answer:
+            return
+        self._conversation.keep(question, answer)
+        try:
+            save(
+                self._path,
+                self._loaded.plan.model.name,
+                self._conversation.system,
+                self._conversation.messages,
+            )
+        except QwenEdgeError as error:
+            warn(error.sentence, **error.values)
+
+    def _run_command(self, text: str) -> bool:
+        """Carries out a slash command; returns False if the text is none."""
+        name, _, argument = text.partition(" ")
+        if name not in COMMANDS:
+            if not (name == text and name.startswith("/") and name[1:].isalpha()):
+                return False
+            note("There is no command {name}; /help lists them.", name=name)
+        elif name == "/help":
+            _show_help()
+        elif name == "/think":
+            self._set_thinking(argument.strip())
+        elif name == "/clear":
+            self._conversation.clear()
+            self._path = new_path()
+            note("A new conversation.")
+        elif self._last is not None:
+            show_stats(self._last)
+        else:
+            note("There was no answer yet.")
+        return True
+
+    def _set_thinking(self, argument: str) -> None:
+        wanted = {"on": True, "off": False, "": not self._options.thinking}.get(argument)
+        if wanted is None:
+            note("Write /think on or /think off.")
+            return
+        self._options = self._loaded.answer_options(wanted)
+        if wanted and not self._options.thinking:
+            note("This model does not think before it answers.")
+        else:
+            note("Thinking is on." if wanted else "Thinking is off.")
+
+
+def _show_help() -> None:
+    from qwen_edge.cli.language import translate
+
+    for command in COMMANDS.values():
+        note("{usage:16} {help}", usage=command.usage, help=translate(command.help))
+    note('Lines between two lines of """ are one message.')

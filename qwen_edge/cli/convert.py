@@ -1,0 +1,95 @@
+"""``qwen-edge convert``: a checkpoint folder to one model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwen_edge.cli.file_progress import file_progress
+from qwen_edge.cli.terminal import note, out, warn
+from qwen_edge.errors import ModelNotFoundError, UsageError
+from qwen_edge.host.sizes import format_size
+from qwen_edge.host.storage import storage_of
+from qwen_edge.model.convert import convert
+from qwen_edge.session.models import SUFFIX, store_path
+
+app = typer.Typer(
+    help="Turn a checkpoint into a model file.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def convert_command(
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A Hugging Face checkpoint: config, tokenizer, safetensors."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file to make; by default one among the models of this device.",
+        ),
+    ] = None,
+    bits: Annotated[
+        int, typer.Option("--bits", metavar="N", help="Bits of a weight: 4, 8 or 16.")
+    ] = 4,
+    group: Annotated[
+        int,
+        typer.Option("--group", metavar="N", help="Columns that share a scale: 32, 64 or 128."),
+    ] = 32,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="What the model is called."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Threads; 0 means all cores.")
+    ] = 0,
+) -> None:
+    """Turn a checkpoint of a dense Qwen3 model into a model file.
+
+    An existing FILE is replaced once the new one is complete; breaking off leaves it as it was.
+    """
+    if not directory.is_dir():
+        raise ModelNotFoundError(
+            "There is no checkpoint folder {path}.",
+            "Give the folder that holds config.json and the safetensors files.",
+            path=directory,
+        )
+    if threads < 0:
+        raise UsageError("threads is {value}; it cannot be less than 0.", value=threads)
+    title = name or directory.resolve().name
+    target = output or store_path(f"{title}-int{bits}" if bits < 16 else title)
+    if target.suffix != SUFFIX:
+        warn("{path} does not end in {suffix}: it is found by its path only.",
+             path=target, suffix=SUFFIX)  # fmt: skip
+    if storage_of(target).shared:
+        warn("{path} lies on shared storage, where it runs at a small part of its speed.",
+             path=target)  # fmt: skip
+    with file_progress("Converting") as progress:
+        made = convert(
+            directory,
+            target,
+            bits=bits,
+            group=group,
+            threads=threads,
+            progress=progress,
+            name=title,
+        )
+    out(str(made.path))
+    note(
+        "{size}; the weights are off by {error:.2%} in all, by {worst:.2%} in {name}.",
+        size=format_size(made.size),
+        error=made.error.relative,
+        worst=made.worst_error.relative,
+        name=made.worst_name,
+    )

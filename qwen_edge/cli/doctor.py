@@ -1,0 +1,224 @@
+"""``qwen-edge doctor``: what this device is, what would run on it and how, and what is amiss."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qwen_edge import __version__
+from qwen_edge.cli.language import localized, translate
+from qwen_edge.cli.report import explained_rows, finding, heading, named_values, paragraph
+from qwen_edge.cli.terminal import out
+from qwen_edge.host.processor import Cluster
+from qwen_edge.host.sizes import format_size
+from qwen_edge.session.diagnosis import SHORT_RUN, Diagnosis, diagnose
+
+ISA_VARIABLE = "QWEN_EDGE_ISA"
+
+app = typer.Typer(
+    help="Look at this device and say what it can run.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def doctor_command(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Name or path of the model to check."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Check this device, the model and the setup, and show what would run."""
+    result = diagnose({"model": model})
+    if as_json:
+        import json
+
+        out(json.dumps(as_table(result), indent=2, ensure_ascii=False, default=str))
+        return
+    named_values(_device_rows(result))
+    heading("Program")
+    named_values(_program_rows(result))
+    heading("Configuration")
+    _show_configuration(result)
+    if result.findings:
+        heading("Findings")
+        for found in result.findings:
+            finding(found.severity, found.sentence, found.hint, found.values)
+
+
+def _size(size: int | None) -> str:
+    return translate("unknown") if size is None else format_size(size)
+
+
+def _say(template: str, **values: object) -> str:
+    return localized(template, values)
+
+
+def _device_rows(result: Diagnosis) -> list[tuple[str, str]]:
+    device = result.device
+    system, memory = device.system, device.memory
+    name = platform.system()
+    if system.android:
+        name = f"Android {system.android_version or ''}".strip()
+    parts = [system.device, name, system.kernel, device.machine]
+    places = [place for place, here in (("Termux", system.termux), ("proot", system.proot)) if here]
+    cores = ", ".join(_cluster(cluster) for cluster in device.processor.clusters)
+    return [
+        ("Device", ", ".join(part for part in (*parts, *places) if part)),
+        (
+            "Processor",
+            f"{device.processor_name}: {cores}" if device.processor_name else cores,
+        ),
+        (
+            "Memory",
+            _say(
+                "{total}, {available} available, {swap} of swap free",
+                total=_size(memory.total),
+                available=_size(memory.available),
+                swap=_size(memory.swap_free),
+            ),
+        ),
+    ]
+
+
+def _cluster(cluster: Cluster) -> str:
+    kind = translate("big") if cluster.big else translate("little")
+    clock = f" {cluster.max_khz / 1e6:.1f} GHz" if cluster.max_khz else ""
+    name = f" {cluster.name}" if cluster.name else ""
+    return f"{len(cluster.cores)} {kind}{name}{clock}"
+
+
+def _program_rows(result: Diagnosis) -> list[tuple[str, str]]:
+    if result.kernels is None:
+        kernels = translate("the native library does not load")
+    else:
+        kernels = _say(
+            "{in_use}; this processor runs {available}; {variable} forces one",
+            in_use=result.kernels.in_use or translate("none"),
+            available=", ".join(result.kernels.available),
+            variable=ISA_VARIABLE,
+        )
+    none = translate("none")
+    rows = [
+        ("Version", f"qwen-edge {__version__}"),
+        ("Python", f"{platform.python_version()}, {sys.executable}"),
+        ("Kernels", kernels),
+        ("Compiler", result.compiler or none),
+        ("torch", result.torch or _say("not installed (not needed)")),
+    ]
+    return rows + _model_rows(result)
+
+
+def _model_rows(result: Diagnosis) -> list[tuple[str, str]]:
+    if result.model is None:
+        return [("Model", translate("none"))]
+    found, facts, storage = result.model.found, result.model.facts, result.model.storage
+    described = str(found.path)
+    if facts is not None:
+        described = _say(
+            "{name}, {bits} bits, {size}, {path}",
+            name=facts.name,
+            bits=facts.bits,
+            size=_size(facts.weight_bytes),
+            path=found.path,
+        )
+    place = _say(
+        "{type}, {free} free", type=storage.type or translate("unknown"), free=_size(storage.free)
+    )
+    return [("Model", described), ("Storage", place)]
+
+
+def _show_configuration(result: Diagnosis) -> None:
+    runtime = result.runtime
+    if result.assumed:
+        paragraph(_say("For {model} at INT4, as no model could be opened:", model=result.assumed))
+    if runtime is None:
+        paragraph(translate("None: see the findings below."))
+        return
+    named_values(explained_rows(result.settings))
+    out("")
+    named_values(
+        [
+            (
+                "Predicted peak",
+                _say(
+                    "{short} with {tokens} tokens in use, {full} with a full context; "
+                    "{allowed} may be taken",
+                    short=_size(result.short_peak),
+                    tokens=min(SHORT_RUN, runtime.context),
+                    full=_size(runtime.predicted_peak),
+                    allowed=_size(result.allowed),
+                ),
+            ),
+            ("Recommended", _say("{model} for this much RAM", model=result.recommended)),
+        ]
+    )
+    out("")
+    for reason in result.why:
+        paragraph(localized(reason.sentence, reason.values), 2, "-")
+
+
+def as_table(result: Diagnosis) -> dict[str, Any]:
+    """The whole diagnosis in plain types, for ``--json``. Sizes in bytes."""
+    device, runtime = result.device, result.runtime
+    return {
+        "version": __version__,
+        "python": {
+            "version": platform.python_version(),
+            "executable": sys.executable,
+            "platform": sys.platform,
+        },
+        "device": {**device.system._asdict(), "machine": device.machine},
+        "memory": device.memory._asdict(),
+        "processor": {
+            "name": device.processor_name,
+            "cores": device.processor.cores,
+            "big_cores": device.processor.big_cores,
+            "little_cores": device.processor.little_cores,
+            "clusters": [cluster._asdict() for cluster in device.processor.clusters],
+        },
+        "kernels": vars(result.kernels) if result.kernels else None,
+        "isa_variable": ISA_VARIABLE,
+        "compiler": result.compiler,
+        "torch": result.torch,
+        "model": _model_table(result),
+        "assumed_model": result.assumed,
+        "configuration": vars(runtime) if runtime else None,
+        "settings": [line._asdict() for line in result.settings],
+        "why": [str(reason) for reason in result.why],
+        "predicted_peak": {
+            "short": result.short_peak,
+            "full": runtime.predicted_peak if runtime else None,
+        },
+        "allowed": result.allowed,
+        "recommended_model": result.recommended,
+        "findings": [
+            {
+                "severity": found.severity,
+                "sentence": str(found),
+                "hint": found.hint.format(**found.values) if found.values else found.hint,
+            }
+            for found in result.findings
+        ],
+    }
+
+
+def _model_table(result: Diagnosis) -> dict[str, Any] | None:
+    if result.model is None:
+        return None
+    facts, storage = result.model.facts, result.model.storage
+    return {
+        "path": Path(result.model.found.path),
+        "kind": result.model.found.kind,
+        "name": facts.name if facts else None,
+        "bits": facts.bits if facts else None,
+        "bytes": facts.weight_bytes if facts else None,
+        "storage": storage._asdict(),
+    }

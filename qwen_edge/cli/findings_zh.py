@@ -1,0 +1,67 @@
+"""Chinese for what ``doctor`` finds, for the reasons of a configuration, and for origins."""
+
+from __future__ import annotations
+
+FINDINGS = {
+    "note": "提示",
+    "warning": "警告",
+    "error": "错误",
+    "flag": "命令行选项",
+    "environment": "环境变量",
+    "file": "配置文件",
+    "adaptive default": "按设备自动选择",
+    "default": "默认值",
+    "{ram} of RAM make it a device of the {tier} tier.": "内存为 {ram}，属于 {tier} 一档。",
+    "A context of {context} would not fit into {allowed}.": (
+        "{context} 个词元的上下文放不进 {allowed}。"
+    ),
+    "The model takes at most {context} tokens.": "该模型最多支持 {context} 个词元。",
+    "An f16 cache would not fit into {allowed}.": "f16 缓存放不进 {allowed}。",
+    "Decoding waits for memory, which {cores} big cores keep busy.": (
+        "解码受内存带宽限制，{cores} 个大核已能用满带宽。"
+    ),
+    "{model} needs {needed} of memory, and the cap is {allowed}.": (
+        "{model} 需要 {needed} 内存，而上限为 {allowed}。"
+    ),
+    "Raise --memory-cap, or use a smaller model.": "请提高 --memory-cap，或换用更小的模型。",
+    "A --context of {context} fits.": "--context {context} 可以放下。",
+    "On this device: {near}. `qwen-edge pull` downloads others.": (
+        "本设备上有：{near}。`qwen-edge pull` 可下载其他模型。"
+    ),
+    "Did you mean {near}? `qwen-edge pull` downloads others.": (
+        "您是否想用 {near}？`qwen-edge pull` 可下载其他模型。"
+    ),
+    "The native library does not belong to this version: {reason}.": (
+        "原生库与本版本不匹配：{reason}。"
+    ),
+    "There is no C++ compiler; it is needed only to install or update this program.": (
+        "没有 C++ 编译器；只有安装或更新本程序时才需要。"
+    ),
+    "Termux: `pkg install clang`.": "Termux 中请运行 `pkg install clang`。",
+    "No model is downloaded, so the tiny demo answers.": "尚未下载模型，由很小的演示模型回答。",
+    "Download one with `qwen-edge pull {model}`.": "可用 `qwen-edge pull {model}` 下载。",
+    "The model {path} lies on {kind}, where it runs at a small part of its speed.": (
+        "模型 {path} 位于 {kind}，在那里运行会慢很多。"
+    ),
+    "Copy it below your home folder.": "请把它复制到主目录下。",
+    "Python was upgraded: {names} still lie with Python {version}, not with {now}.": (
+        "Python 已升级：{names} 仍在 Python {version} 中，不在 {now} 中。"
+    ),
+    "Install them again: `pip install --force-reinstall qwen-edge`; "
+    "on Termux psutil comes with `pkg install python-psutil`.": (
+        "请重新安装：`pip install --force-reinstall qwen-edge`；"
+        "在 Termux 中 psutil 用 `pkg install python-psutil` 安装。"
+    ),
+    "{name} is set and means nothing to this program.": "已设置 {name}，但本程序不认识它。",
+    "This program lies where libraries cannot be loaded ({kind}).": (
+        "本程序所在的位置不能加载库（{kind}）。"
+    ),
+    "Install it below your home folder.": "请把它安装到主目录下。",
+    "This device does not tell its memory; 2 GiB are assumed.": (
+        "无法得知本设备的内存，按 2 GiB 计算。"
+    ),
+    "This runs under proot: system calls are slower, and parts of /proc are made up.": (
+        "当前在 proot 中运行：系统调用较慢，/proc 的部分内容是虚构的。"
+    ),
+    "Termux itself, outside proot, is faster.": "直接在 Termux 中（不经 proot）运行更快。",
+}

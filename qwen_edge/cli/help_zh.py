@@ -1,0 +1,125 @@
+"""Chinese for the texts of ``--help`` and for the ranges of settings."""
+
+from __future__ import annotations
+
+HELP = {
+    "Run INT4 Qwen3 models on this device's CPU, offline.": (
+        "在本设备的 CPU 上离线运行 INT4 的 Qwen3 模型。"
+    ),
+    "Show the version.": "显示版本。",
+    "Show this message and exit.": "显示本说明并退出。",
+    "Install completion for the current shell.": "为当前 shell 安装自动补全。",
+    "Show completion for the current shell, to copy it or customize the installation.": (
+        "显示当前 shell 的补全脚本，供复制或自行安装。"
+    ),
+    # chat
+    "Talk with a model.": "与模型对话。",
+    "Continue the last conversation.": "继续上次的对话。",
+    "Write speed and memory after each answer.": "每次回答后显示速度和内存。",
+    "Show these commands.": "显示这些命令。",
+    "Think before answering, or do not.": "回答前思考，或不思考。",
+    "Begin a new conversation.": "开始新的对话。",
+    "Show speed and memory of the last answer.": "显示上次回答的速度和内存。",
+    "Leave; Ctrl-D does too.": "退出；Ctrl-D 也可以。",
+    # run
+    "Answer one prompt, from arguments or standard input.": "回答参数或标准输入中的一个提示词。",
+    "The prompt; what is piped in comes after it.": "提示词；管道输入的内容接在其后。",
+    "How the model should behave.": "模型应如何表现（系统提示）。",
+    "The most tokens to think for.": "思考最多用多少个词元。",
+    "Text that ends the answer; can be repeated.": "遇到该文字即结束回答；可重复。",
+    "Take the prompt as it is, without chat template.": "原样使用提示词，不套用对话模板。",
+    "Write one JSON object with text, ids, usage and timings.": (
+        "输出一个 JSON 对象：文字、词元编号、用量和用时。"
+    ),
+    "With --json: the N likeliest tokens at each step.": "与 --json 合用：每步最可能的 N 个词元。",
+    "Write speed and memory to standard error.": "把速度和内存写到标准错误。",
+    "Write where each setting came from to standard error.": "把每项设置的来源写到标准错误。",
+    # settings
+    "The model to use.": "使用的模型。",
+    "Prompt and answer together, in tokens.": "提示词与回答合计的词元数。",
+    "Type of the KV cache.": "KV 缓存的类型。",
+    "The longest answer, in tokens.": "回答的最大长度（词元）。",
+    "Think before answering.": "回答前先思考。",
+    "0 is greedy.": "0 表示贪心解码。",
+    "Draw from the likeliest tokens that reach this share.": "只在累计概率达到该值的词元中抽取。",
+    "Draw from this many tokens; 0 means all.": "只在最可能的这么多词元中抽取；0 表示全部。",
+    "Drop tokens below this share of the likeliest.": "舍去概率低于最大概率该比例的词元。",
+    "Above 1 discourages tokens already seen.": "大于 1 时抑制已出现过的词元。",
+    "Above 0 discourages tokens of the answer.": "大于 0 时抑制回答中已有的词元。",
+    "Makes answers repeatable.": "使回答可以重现。",
+    "Threads of a decode step.": "解码所用的线程数。",
+    "Threads while the prompt is read.": "读取提示词所用的线程数。",
+    "The most memory the program may take.": "程序最多可用的内存。",
+    "Available memory that is left alone.": "可用内存中保留不用的部分。",
+    "a name or a path": "名称或路径",
+    "64 to 1048576, and what the model takes": "64 到 1048576，且不超过模型的上限",
+    "on or off": "on 或 off",
+    "0 to 5": "0 到 5",
+    "above 0, up to 1": "大于 0，最大为 1",
+    "0 to 1048576": "0 到 1048576",
+    "1 to 1048576": "1 到 1048576",
+    "0 to 1": "0 到 1",
+    "0.1 to 10": "0.1 到 10",
+    "-2 to 2": "-2 到 2",
+    "0 to 2^63 - 1": "0 到 2^63 - 1",
+    "1 to 256": "1 到 256",
+    "a size such as 900MB or 1GiB, auto, or off": "大小（如 900MB、1GiB）、auto 或 off",
+    "a size such as 200MB": "大小，如 200MB",
+    # models, convert
+    "List, inspect and remove the models on this device.": "列出、查看和删除本设备上的模型。",
+    "List the models, the one that is part of the program first.": "列出模型，程序自带的在前。",
+    "Print JSON.": "输出 JSON。",
+    "Show everything about one model.": "显示一个模型的全部信息。",
+    "Name or path of a model.": "模型的名称或路径。",
+    "Delete a model from this device.": "从本设备删除一个模型。",
+    "Whole name of a model.": "模型的全名。",
+    "Do not ask.": "不询问。",
+    "Make a model of a true size with random weights, to measure speed and memory.": (
+        "生成真实大小、随机权重的模型，用来测量速度和内存。"
+    ),
+    "qwen3-0.6b, qwen3-1.7b or qwen3-4b.": "qwen3-0.6b、qwen3-1.7b 或 qwen3-4b。",
+    "The file to make.": "要生成的文件。",
+    "4 or 8.": "4 或 8。",
+    "Columns that share a scale.": "共用一个缩放系数的列数。",
+    "Qwen3's tokenizer.json.": "Qwen3 的 tokenizer.json。",
+    "Turn a checkpoint into a model file.": "把检查点转换为模型文件。",
+    "Turn a checkpoint of a dense Qwen3 model into a model file.\n\n"
+    "An existing FILE is replaced once the new one is complete; "
+    "breaking off leaves it as it was.": (
+        "把稠密 Qwen3 模型的检查点转换为模型文件。\n\n"
+        "新文件完成后才会替换已有的文件；中途中断则保持原样。"
+    ),
+    "A Hugging Face checkpoint: config, tokenizer, safetensors.": (
+        "Hugging Face 检查点：config、tokenizer、safetensors。"
+    ),
+    "The file to make; by default one among the models of this device.": (
+        "要生成的文件；默认放入本设备的模型库。"
+    ),
+    "Bits of a weight: 4, 8 or 16.": "每个权重的位数：4、8 或 16。",
+    "Columns that share a scale: 32, 64 or 128.": "共用一个缩放系数的列数：32、64 或 128。",
+    "What the model is called.": "模型的名称。",
+    "Threads; 0 means all cores.": "线程数；0 表示全部核心。",
+    # doctor, config
+    "Look at this device and say what it can run.": "检查本设备，说明它能运行什么。",
+    "Check this device, the model and the setup, and show what would run.": (
+        "检查设备、模型和安装，并显示将如何运行。"
+    ),
+    "Name or path of the model to check.": "要检查的模型的名称或路径。",
+    "Print everything as JSON.": "以 JSON 输出全部内容。",
+    "Show and change settings.": "查看和修改设置。",
+    "Show and change settings. Flags and QWEN_EDGE_* variables override the file.": (
+        "查看和修改设置。命令行选项和 QWEN_EDGE_* 变量优先于文件。"
+    ),
+    "Show what is set; with --explain, what a run would use and why.": (
+        "显示已有的设置；加 --explain 显示运行时的值及其来源。"
+    ),
+    "All settings with the values in force and their origin.": "全部设置的当前值及其来源。",
+    "Write a setting to the file. Put -- before a negative VALUE.": (
+        "把设置写入文件。负的 VALUE 前请加 --。"
+    ),
+    "Name of a setting.": "设置项的名称。",
+    "Its new value.": "新的值。",
+    "Remove a setting from the file.": "从文件中删除设置。",
+    "List all settings with their ranges.": "列出全部设置项及其范围。",
+    "Print where the file is.": "显示文件的位置。",
+}

@@ -1,0 +1,360 @@
+"""Chinese for the English templates: errors, hints and notes, then the texts of ``--help``."""
+
+from __future__ import annotations
+
+from qwen_edge.cli.findings_zh import FINDINGS
+from qwen_edge.cli.help_zh import HELP
+
+_ERRORS = {
+    "{message}": "{message}",
+    "See `{command} --help`.": "用法见 `{command} --help`。",
+    "Something unexpected happened: {kind}.": "发生了意外错误：{kind}。",
+    "The details are in {path}; please send them with a report.": (
+        "详情见 {path}；报告问题时请附上该文件。"
+    ),
+    "Memory ran out.": "内存不足。",
+    "Close other apps, or use a smaller model.": "请关闭其他应用，或换用更小的模型。",
+    "Writing to standard output failed: {reason}.": "写入标准输出失败：{reason}。",
+    "There is no command {name}.": "没有命令 {name}。",
+    "Did you mean {near}?": "您是否想用 {near}？",
+    "Commands: {known}.": "可用的命令：{known}。",
+    "There is no prompt.": "没有给出提示词。",
+    'Give it as an argument, `qwen-edge run "Hello"`, or pipe it in; '
+    "`qwen-edge chat` is for talking.": (
+        '请以参数给出，如 `qwen-edge run "你好"`，或用管道输入；对话请用 `qwen-edge chat`。'
+    ),
+    "Standard input holds more than {limit}.": "标准输入超过了 {limit}。",
+    "No context is that long: give it a part.": "没有这么长的上下文，请只给出一部分。",
+    "--logprobs works with --json only.": "--logprobs 只能与 --json 一起使用。",
+    "Add --json.": "请加上 --json。",
+    "--{option} takes a number from {low} to {high}, not {value}.": (
+        "--{option} 需要 {low} 到 {high} 之间的数，而不是 {value}。"
+    ),
+    "There is no option {name}.": "没有选项 {name}。",
+    "The option {name} cannot be {value}.": "选项 {name} 不能是 {value}。",
+    "This model is busy with another answer.": "该模型正在生成另一个回答。",
+    "Wait for it to end, or load the model a second time.": "请等它结束，或再加载一次模型。",
+    "This model is closed.": "该模型已关闭。",
+    "Load it again.": "请重新加载。",
+    "The prompt is empty.": "提示词为空。",
+    "Give some text to answer.": "请给出需要回答的文字。",
+    "The prompt has {length} tokens, the context holds {context}.": (
+        "提示词有 {length} 个词元，上下文只能容纳 {context} 个。"
+    ),
+    "Shorten the prompt or raise --context.": "请缩短提示词，或调大 --context。",
+    "The answer must be allowed at least one token.": "回答至少要允许一个词元。",
+    "{name} cannot be {value}.": "{name} 不能是 {value}。",
+    "Use one of {choices}.": "可选的值：{choices}。",
+    "A call takes at most {most} rows, not {given}.": "一次调用最多 {most} 行，而不是 {given} 行。",
+    "The engine is closed.": "引擎已关闭。",
+    "The native library failed: {reason}.": "本机库出错：{reason}。",
+    "The native library is broken: {reason}.": "本机库已损坏：{reason}。",
+    "The native library has interface version {found}, this program needs {needed}.": (
+        "本机库的接口版本为 {found}，本程序需要 {needed}。"
+    ),
+    "Reinstall with `pip install --force-reinstall --no-deps qwen-edge`.": (
+        "请用 `pip install --force-reinstall --no-deps qwen-edge` 重新安装。"
+    ),
+    "The native library {path} does not load: {reason}.": "本机库 {path} 无法加载：{reason}。",
+    "Reinstall with `pip install --force-reinstall --no-deps qwen-edge`; "
+    "a C++ compiler is needed (Termux: `pkg install clang`).": (
+        "请用 `pip install --force-reinstall --no-deps qwen-edge` 重新安装；"
+        "需要 C++ 编译器（Termux：`pkg install clang`）。"
+    ),
+    "Out of memory: {reason}.": "内存不足：{reason}。",
+    "Use a smaller --context, --kv int8, or raise --memory-cap.": (
+        "请减小 --context，使用 --kv int8，或调大 --memory-cap。"
+    ),
+    "The model cannot be used: {reason}.": "该模型无法使用：{reason}。",
+    "Download or convert the model again.": "请重新下载或转换该模型。",
+    "Invalid request: {reason}.": "请求无效：{reason}。",
+    "Memory use reached {used}, and the cap is {cap}.": "内存已用到 {used}，上限为 {cap}。",
+    "Raise --memory-cap, or use a smaller --context.": "请调大 --memory-cap，或减小 --context。",
+    "An allocation failed under the memory cap.": "在内存上限之内无法再分配内存。",
+    "{model} needs {needed} of memory, and it may take {allowed}: "
+    "{available} are available, {reserve} of that stay in reserve.": (
+        "{model} 需要 {needed} 内存，而最多可用 {allowed}：空闲 {available}，其中保留 {reserve}。"
+    ),
+    "Use a smaller --context, close other apps, or use a smaller model.": (
+        "请减小 --context、关闭其他应用，或换用更小的模型。"
+    ),
+    "Raise --memory-cap, close other apps, or use a smaller model.": (
+        "请调大 --memory-cap、关闭其他应用，或换用更小的模型。"
+    ),
+    "context is {value}, and {model} takes 1 to {longest}.": (
+        "context 为 {value}，而 {model} 可用 1 到 {longest}。"
+    ),
+    "Choose a context in that range.": "请在该范围内选择上下文长度。",
+    "kv is {value}; allowed are {allowed}.": "kv 为 {value}；可用的有 {allowed}。",
+    "There is no setting {key}.": "没有设置项 {key}。",
+    "Settings: {known}.": "可用的设置项：{known}。",
+    "{value} is no value for {key} ({origin}).": "{value} 不是 {key} 的有效值（{origin}）。",
+    "Allowed: {allowed}.": "允许的值：{allowed}。",
+    "The configuration file {path} cannot be read: {reason}.": (
+        "配置文件 {path} 无法读取：{reason}。"
+    ),
+    "Mend or delete it.": "请修正或删除它。",
+    "{key} in {path} is not a plain value.": "{path} 中的 {key} 不是单个的值。",
+    "Write one setting a line: key = value.": "每行写一个设置：key = value。",
+    "The configuration file {path} cannot be written: {reason}.": (
+        "配置文件 {path} 无法写入：{reason}。"
+    ),
+    "The conversation could not be saved to {path}: {reason}.": "对话无法保存到 {path}：{reason}。",
+    "The saved conversation {path} cannot be read.": "已保存的对话 {path} 无法读取。",
+    "Move that file away to continue an older one, or start afresh without --resume.": (
+        "请移走该文件以继续更早的对话，或不加 --resume 重新开始。"
+    ),
+    "{name} cannot be the name of a model.": "{name} 不能用作模型名。",
+    "The folder {path} cannot be made: {reason}.": "无法创建文件夹 {path}：{reason}。",
+    "Set QWEN_EDGE_HOME to a folder that is writable.": "请把 QWEN_EDGE_HOME 设为可写的文件夹。",
+    "Several models fit the name {name}: {found}.": "有多个模型符合名称 {name}：{found}。",
+    "Give one of these names in full.": "请写出其中一个的全名。",
+    "There is no model on this device.": "本设备上没有模型。",
+    "Download one with `qwen-edge pull {model}`.": "可用 `qwen-edge pull {model}` 下载。",
+    "There is no model {name}.": "没有模型 {name}。",
+    "The store has no model {name}.": "模型库中没有 {name}。",
+    "{path} is a folder, not a {suffix} file.": "{path} 是文件夹，不是 {suffix} 文件。",
+    "Convert a checkpoint first: `qwen-edge convert {path} -o model{suffix}`.": (
+        "请先转换检查点：`qwen-edge convert {path} -o model{suffix}`。"
+    ),
+    "The demo model is part of the program and cannot be removed.": (
+        "演示模型是程序的一部分，不能删除。"
+    ),
+    "There is no model file {path}.": "没有模型文件 {path}。",
+    "`qwen-edge models` lists what is installed, `qwen-edge pull` downloads more.": (
+        "`qwen-edge models` 列出已有的模型，`qwen-edge pull` 可下载更多。"
+    ),
+    "{path} is a folder, not a .qedge model file.": "{path} 是文件夹，不是 .qedge 模型文件。",
+    "Convert a Hugging Face checkpoint with `qwen-edge convert`.": (
+        "请用 `qwen-edge convert` 转换 Hugging Face 检查点。"
+    ),
+    "The model file {path} cannot be read: {reason}.": "模型文件 {path} 无法读取：{reason}。",
+    "Check the path and its permissions.": "请检查路径及其权限。",
+    "{path} is not a .qedge model file: {problem}.": "{path} 不是 .qedge 模型文件：{problem}。",
+    "The model file {path} is truncated: {problem}.": "模型文件 {path} 不完整：{problem}。",
+    "The model file {path} is damaged: {problem}.": "模型文件 {path} 已损坏：{problem}。",
+    "Copy, download or convert it again.": "请重新复制、下载或转换。",
+    "The model file {path} has format version {found}, this program reads up to {known}.": (
+        "模型文件 {path} 的格式版本为 {found}，本程序最多支持 {known}。"
+    ),
+    "Update qwen-edge, or convert the model with this version.": (
+        "请更新 qwen-edge，或用本版本转换该模型。"
+    ),
+    "The model file {path} holds the architecture {found}, which is not supported.": (
+        "模型文件 {path} 的架构 {found} 不受支持。"
+    ),
+    "Dense Qwen3 models are supported.": "支持的是稠密的 Qwen3 模型。",
+    "There is no address space to map {path}.": "没有足够的地址空间来映射 {path}。",
+    "Raise --memory-cap, or use a smaller model.": "请调大 --memory-cap，或换用更小的模型。",
+    "{path} needs {needed} of disk space and only {free} are free.": (
+        "{path} 需要 {needed} 磁盘空间，而只剩 {free}。"
+    ),
+    "Free some space, or write it elsewhere.": "请腾出空间，或写到别处。",
+    "{path} needs {needed}, more than a file may have there.": (
+        "{path} 需要 {needed}，超过了那里单个文件的上限。"
+    ),
+    "Write it to another file system, or raise the limit (ulimit -f).": (
+        "请写到别的文件系统，或提高限制（ulimit -f）。"
+    ),
+    "{path} cannot be written: {reason}.": "{path} 无法写入：{reason}。",
+    "{path} cannot be deleted: {reason}.": "{path} 无法删除：{reason}。",
+    "Choose a folder that exists and is writable.": "请选择存在且可写的文件夹。",
+    "{path} is a folder; the name of a file is needed.": "{path} 是文件夹；这里需要文件名。",
+    "{name} is not deleted without being asked.": "未经确认不会删除 {name}。",
+    "Say --yes where there is no terminal.": "没有终端时请加 --yes。",
+    "There is no checkpoint folder {path}.": "没有检查点文件夹 {path}。",
+    "Give the folder that holds config.json and the safetensors files.": (
+        "请给出含有 config.json 和 safetensors 文件的文件夹。"
+    ),
+    "threads is {value}; it cannot be less than 0.": "threads 为 {value}，不能小于 0。",
+    "The checkpoint file {path} cannot be used: {problem}.": (
+        "检查点文件 {path} 无法使用：{problem}。"
+    ),
+    "Download the checkpoint again.": "请重新下载该检查点。",
+    "It is what `huggingface-cli download` makes: a folder with config.json.": (
+        "应为 `huggingface-cli download` 得到的、含有 config.json 的文件夹。"
+    ),
+    "The folder {path} has no config.json.": "文件夹 {path} 中没有 config.json。",
+    "A checkpoint needs config.json, tokenizer.json and safetensors weights.": (
+        "检查点需要 config.json、tokenizer.json 和 safetensors 权重。"
+    ),
+    "The checkpoint {path} is of the architecture {found}, which is not supported.": (
+        "检查点 {path} 的架构 {found} 不受支持。"
+    ),
+    "Dense Qwen3 models (Qwen3ForCausalLM) are supported.": (
+        "支持的是稠密的 Qwen3 模型（Qwen3ForCausalLM）。"
+    ),
+    "The checkpoint {path} cannot be used: {problem}.": "检查点 {path} 无法使用：{problem}。",
+    "The checkpoint {path} has no tokenizer.json.": "检查点 {path} 中没有 tokenizer.json。",
+    "Download the whole checkpoint; vocab.json and merges.txt alone are not read.": (
+        "请下载完整的检查点；只有 vocab.json 和 merges.txt 是不够的。"
+    ),
+    "The checkpoint {path} uses {feature}, which is not supported.": (
+        "检查点 {path} 用到了不受支持的 {feature}。"
+    ),
+    "Use the model's original checkpoint.": "请使用该模型的原始检查点。",
+    "The checkpoint {path} cannot be used: "
+    "its tokenizer has {tokens} tokens and its embedding {rows} rows.": (
+        "检查点 {path} 无法使用：分词器有 {tokens} 个词元，而嵌入只有 {rows} 行。"
+    ),
+    "The weights cannot be stored that way: {reason}.": "权重不能这样存储：{reason}。",
+    "The checkpoint {path} cannot be used: in the tensor {name}, rows {begin} and on, {reason}.": (
+        "检查点 {path} 无法使用：张量 {name} 自第 {begin} 行起，{reason}。"
+    ),
+    "There are no safetensors weights in {path}.": "{path} 中没有 safetensors 权重。",
+    "It needs model.safetensors, or shards with model.safetensors.index.json; "
+    "pickled checkpoints (.bin, .pth) are not read.": (
+        "需要 model.safetensors，或分片及 model.safetensors.index.json；"
+        "不读取 pickle 格式的检查点（.bin、.pth）。"
+    ),
+    "The shard {shard} that {index} names cannot be read: {reason}.": (
+        "{index} 中列出的分片 {shard} 无法读取：{reason}。"
+    ),
+    "There is no synthetic model {size} with {bits} bits.": "没有 {bits} 位的合成模型 {size}。",
+    "Sizes are {sizes}; bits are 4 or 8.": "大小可选 {sizes}；位数可选 4 或 8。",
+    "The tokenizer {path} cannot be read: {reason}.": "分词器 {path} 无法读取：{reason}。",
+    "A message holds {kind}, which is not text.": "消息中含有 {kind}，不是文字。",
+    "The model's chat template is too long: {size} characters.": (
+        "该模型的对话模板过长：{size} 个字符。"
+    ),
+    "Download or convert the model again; its makers may have corrected the template.": (
+        "请重新下载或转换该模型；其作者可能已修正模板。"
+    ),
+    "There is no message to answer.": "没有需要回答的消息。",
+    "A message is nested too deeply.": "消息嵌套过深。",
+    "The chat template refuses these messages: {reason}.": "对话模板拒绝了这些消息：{reason}。",
+    "Check the roles of the messages and their order.": "请检查消息的角色及其顺序。",
+    "The model's chat template fails: {reason}.": "该模型的对话模板出错：{reason}。",
+    "A message must be an object with role and content.": "消息必须是含有 role 和 content 的对象。",
+    "A message uses every private character of Unicode.": "消息用到了 Unicode 的全部私用字符。",
+    "This kind of tokenizer is not supported: {what}.": "不支持这种分词器：{what}。",
+    "Use a Qwen3 model, or one with the same kind of tokenizer.": (
+        "请使用 Qwen3 模型，或分词器相同的模型。"
+    ),
+    "The tokenizer is damaged: {what}.": "分词器已损坏：{what}。",
+    "Download the model again.": "请重新下载该模型。",
+    "The tokenizer is not valid JSON: {reason}.": "分词器不是有效的 JSON：{reason}。",
+    "A token id does not fit into 32 bits.": "词元编号超出了 32 位。",
+}
+
+_NOTES = {
+    "error:": "错误：",
+    "hint:": "提示：",
+    "warning:": "警告：",
+    "error": "错误",
+    "warning": "警告",
+    "note": "说明",
+    "prompt: {tokens} tokens ({cached} cached), {seconds:.2f} s, {speed:.1f} tokens/s": (
+        "提示词：{tokens} 个词元（缓存 {cached} 个），{seconds:.2f} 秒，{speed:.1f} 词元/秒"
+    ),
+    "answer: {tokens} tokens, first after {first:.2f} s, then {speed:.1f} tokens/s ({reason})": (
+        "回答：{tokens} 个词元，首个用时 {first:.2f} 秒，之后 {speed:.1f} 词元/秒（{reason}）"
+    ),
+    "loading: {seconds:.2f} s": "加载：{seconds:.2f} 秒",
+    "peak memory: {size}": "内存峰值：{size}",
+    "This is the tiny demo model. Get a real one with `qwen-edge pull {model}`.": (
+        "这是很小的演示模型。可用 `qwen-edge pull {model}` 下载真正的模型。"
+    ),
+    "The context of {context} tokens is full; --context sets its size.": (
+        "{context} 个词元的上下文已满；其大小由 --context 设定。"
+    ),
+    "The answer was cut off after {tokens} tokens; --max-tokens allows more.": (
+        "回答在 {tokens} 个词元后被截断；可用 --max-tokens 放宽。"
+    ),
+    "Reading the prompt": "正在读取提示词",
+    'Lines between two lines of """ are one message.': '两行 """ 之间的各行算作一条消息。',
+    "{usage:16} {help}": "{usage:16} {help}",
+    "{model}, context {context} tokens. /help lists commands, Ctrl-D leaves.": (
+        "{model}，上下文 {context} 个词元。/help 列出命令，Ctrl-D 退出。"
+    ),
+    "There is no saved conversation; this is a new one.": "没有已保存的对话，这是新的对话。",
+    "The last conversation goes on, {turns} turns so far.": "继续上次的对话，已有 {turns} 轮。",
+    "Ctrl-C once more leaves; so does Ctrl-D.": "再按一次 Ctrl-C 或按 Ctrl-D 退出。",
+    "Stopped. Ctrl-C once more leaves.": "已停止。再按一次 Ctrl-C 退出。",
+    "The context is full: the oldest {count} messages are left out.": (
+        "上下文已满：最早的 {count} 条消息不再使用。"
+    ),
+    "The conversation is saved; `qwen-edge chat --resume` goes on with it.": (
+        "对话已保存；可用 `qwen-edge chat --resume` 继续。"
+    ),
+    "There is no command {name}; /help lists them.": "没有命令 {name}；/help 列出全部命令。",
+    "Write /think on or /think off.": "请写 /think on 或 /think off。",
+    "This model does not think before it answers.": "该模型没有思考模式。",
+    "Thinking is on.": "思考已开启。",
+    "Thinking is off.": "思考已关闭。",
+    "A new conversation.": "新的对话。",
+    "There was no answer yet.": "还没有回答。",
+    "For the model {model}.": "针对模型 {model}。",
+    "{key} is set in {path}.": "{key} 已写入 {path}。",
+    "{key} is not set in {path}.": "{path} 中没有设置 {key}。",
+    "{name} is set and means nothing to this program.": "设置了 {name}，但本程序不识别它。",
+    "Nothing is set: everything follows from the device. See --explain.": (
+        "没有任何设置：一切由设备决定。参见 --explain。"
+    ),
+    "{size}; the weights are off by {error:.2%} in all, by {worst:.2%} in {name}.": (
+        "{size}；权重总误差 {error:.2%}，其中 {name} 最大，为 {worst:.2%}。"
+    ),
+    "{path} does not end in {suffix}: it is found by its path only.": (
+        "{path} 不以 {suffix} 结尾：只能用路径找到它。"
+    ),
+    "{path} lies on shared storage, where it runs at a small part of its speed.": (
+        "{path} 位于共享存储上，在那里运行会慢很多。"
+    ),
+    "Converting": "正在转换",
+    "Writing": "正在写入",
+    "Models lie in {folder}.": "模型存放在 {folder}。",
+    "{name} is deleted.": "已删除 {name}。",
+    "Delete {name} ({size})?": "删除 {name}（{size}）？",
+    "{bits} bits": "{bits} 位",
+    "yes": "是",
+    "no": "否",
+    "damaged": "已损坏",
+    "none": "无",
+    "unknown": "未知",
+    "big": "大核",
+    "little": "小核",
+    "name": "名称",
+    "size": "大小",
+    "weights": "权重",
+    "setting": "设置",
+    "value": "值",
+    "from": "来源",
+    "({range})": "（{range}）",
+}
+
+_DOCTOR = {
+    "Device": "设备",
+    "Processor": "处理器",
+    "Memory": "内存",
+    "Program": "程序",
+    "Version": "版本",
+    "Kernels": "内核",
+    "Compiler": "编译器",
+    "Model": "模型",
+    "Storage": "存储",
+    "Configuration": "配置",
+    "Findings": "发现的问题",
+    "Predicted peak": "预计峰值",
+    "Recommended": "推荐",
+    "{total}, {available} available, {swap} of swap free": (
+        "{total}，可用 {available}，交换区空闲 {swap}"
+    ),
+    "the native library does not load": "本机库无法加载",
+    "{in_use}; this processor runs {available}; {variable} forces one": (
+        "{in_use}；本处理器支持 {available}；可用 {variable} 指定"
+    ),
+    "not installed (not needed)": "未安装（不需要）",
+    "{name}, {bits} bits, {size}, {path}": "{name}，{bits} 位，{size}，{path}",
+    "{type}, {free} free": "{type}，剩余 {free}",
+    "For {model} at INT4, as no model could be opened:": (
+        "没有能打开的模型，以 INT4 的 {model} 为准："
+    ),
+    "None: see the findings below.": "无：见下面的问题。",
+    "{short} with {tokens} tokens in use, {full} with a full context; {allowed} may be taken": (
+        "使用 {tokens} 个词元时 {short}，上下文用满时 {full}；最多可用 {allowed}"
+    ),
+    "{model} for this much RAM": "这样大的内存适合 {model}",
+}
+
+MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | HELP
+"""English template -> Chinese template, with the same fields."""

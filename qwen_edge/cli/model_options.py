@@ -1,0 +1,62 @@
+"""The options that commands share which run a model: one for each setting."""
+
+from __future__ import annotations
+
+from qwen_edge.cli.options import Option, Values
+from qwen_edge.session.setting_table import SETTINGS
+
+# Setting -> short flags and what its value is called.
+_FORMS: dict[str, tuple[tuple[str, ...], str]] = {
+    "model": (("-m",), "MODEL"),
+    "max-tokens": (("-n",), "N"),
+    "temperature": (("-t",), "X"),
+    "top-p": ((), "X"),
+    "top-k": ((), "N"),
+    "min-p": ((), "X"),
+    "repetition-penalty": ((), "X"),
+    "presence-penalty": ((), "X"),
+    "seed": ((), "N"),
+    "context": (("-c",), "N"),
+    "kv": ((), "TYPE"),
+    "threads": ((), "N"),
+    "prefill-threads": ((), "N"),
+    "memory-cap": ((), "SIZE"),
+    "reserve": ((), "SIZE"),
+}
+
+
+def model_names(beginning: str) -> list[str]:
+    """Completes a model's name; paths are left to the shell."""
+    from qwen_edge.session.models import DEMO, store_files
+
+    names = [*(path.stem for path in store_files()), DEMO]
+    return [name for name in names if name.startswith(beginning)]
+
+
+def _kv_types(beginning: str) -> list[str]:
+    from qwen_edge.session.footprint import KV_TYPES
+
+    return [name for name in KV_TYPES if name.startswith(beginning)]
+
+
+_COMPLETIONS = {"model": model_names, "kv": _kv_types}
+
+
+def _option(key: str) -> Option:
+    short, metavar = _FORMS[key]
+    return Option(
+        name=key.replace("-", "_"),
+        flags=(*short, f"--{key}"),
+        help=SETTINGS[key].help,
+        metavar=metavar,
+        values=_COMPLETIONS.get(key),
+    )
+
+
+THINKING = Option("thinking", ("--think",), SETTINGS["thinking"].help, off="--no-think")
+MODEL_OPTIONS = (*map(_option, _FORMS), THINKING)
+
+
+def flags_of(values: Values) -> dict[str, object]:
+    """The settings given on the command line, by key; None where one was not given."""
+    return {option.name.replace("_", "-"): values[option.name] for option in MODEL_OPTIONS}

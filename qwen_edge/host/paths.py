@@ -1,0 +1,41 @@
+"""Where this program keeps its files.
+
+``$QWEN_EDGE_HOME`` holds everything when it is set; otherwise the XDG folders do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def _folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    """``$QWEN_EDGE_HOME``, else ``qwen-edge`` in an XDG folder or in its default under home."""
+    own = environ.get("QWEN_EDGE_HOME")
+    if own:
+        return Path(own).expanduser().absolute()
+    named = environ.get(variable)
+    # The XDG specification has relative paths ignored.
+    if named and os.path.isabs(named):
+        return Path(named) / "qwen-edge"
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return Path(home) / default / "qwen-edge"
+
+
+def config_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of settings; it need not exist."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+
+
+def models_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of downloaded models; it need not exist."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_DATA_HOME", ".local/share") / "models"
+
+
+def data_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of conversations and other things to keep; it need not exist."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_DATA_HOME", ".local/share")

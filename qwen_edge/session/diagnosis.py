@@ -1,0 +1,307 @@
+"""What ``doctor`` finds out: the device, the program's parts, the model, and what is amiss.
+
+Every part is gathered on its own, so that one that is broken is reported beside the others.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.errors import QwenEdgeError, UsageError
+from qwen_edge.host.device import Device, read_device
+from qwen_edge.host.place import Place
+from qwen_edge.host.storage import Storage, storage_of
+from qwen_edge.host.system import packages_left_behind
+from qwen_edge.model.packed import open_model
+from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
+from qwen_edge.session.known_models import KNOWN_MODELS
+from qwen_edge.session.models import DEFAULT_MODEL, FoundModel, resolve
+from qwen_edge.session.profile import DeviceProfile, read_profile
+from qwen_edge.session.reasons import Reason, reasons
+from qwen_edge.session.select import RuntimeConfig, allowed_bytes, select, tier_of
+from qwen_edge.session.settings import Explained, Settings, unknown_variables
+
+# Python packages that pip installed beside this one.
+_NEEDED = ("typer", "jinja2", "psutil")
+# Tokens in use in the second prediction: a question and its answer.
+SHORT_RUN = 256
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is amiss, in the form of an error: templates and their values."""
+
+    severity: str
+    sentence: str
+    hint: str = ""
+    values: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: QwenEdgeError) -> Finding:
+        return cls("error", error.sentence, error.hint, error.values)
+
+    def __str__(self) -> str:
+        return self.sentence.format(**self.values) if self.values else self.sentence
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The native library: the instruction set in use, and all that this processor can run."""
+
+    in_use: str
+    available: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model in question; ``facts`` are None where it cannot be opened."""
+
+    found: FoundModel
+    facts: ModelFacts | None
+    storage: Storage
+
+
+@dataclass
+class Diagnosis:
+    """Everything found out; None where a part could not be.
+
+    Attributes:
+        device: the machine.
+        profile: what of it decides the configuration.
+        kernels: the native library.
+        compiler: the C++ compiler's command.
+        torch: the version of torch, without importing it.
+        model: the model that a run would take.
+        assumed: name of the model the prediction is for where there is none to open.
+        runtime: the configuration a run would take.
+        settings: each value with its origin.
+        why: sentences on the configuration.
+        allowed: bytes that the process may take.
+        short_peak: predicted peak with ``SHORT_RUN`` tokens in use.
+        recommended: the model this much RAM is made for.
+        findings: what is amiss.
+    """
+
+    device: Device
+    profile: DeviceProfile
+    kernels: Kernels | None = None
+    compiler: str | None = None
+    torch: str | None = None
+    model: Model | None = None
+    assumed: str | None = None
+    runtime: RuntimeConfig | None = None
+    settings: list[Explained] = field(default_factory=list)
+    why: list[Reason] = field(default_factory=list)
+    allowed: int = 0
+    short_peak: int | None = None
+    recommended: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+
+def diagnose(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    place: Place | None = None,
+) -> Diagnosis:
+    """Looks at everything; never raises for what it finds."""
+    environ = os.environ if environ is None else environ
+    place = place or Place()
+    result = Diagnosis(read_device(place), read_profile(place))
+    result.recommended = tier_of(result.profile.total_ram).recommended
+    result.kernels = _kernels(result.findings)
+    result.compiler = _compiler(result.findings)
+    result.torch = _version("torch")
+    settings = _settings(flags, environ, result.findings)
+    result.model = _model(settings, environ, place, result.findings)
+    _configure(result, settings)
+    _look_around(result, environ, place)
+    return result
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _kernels(findings: list[Finding]) -> Kernels | None:
+    from qwen_edge.engine.native import available_isas, isa_name
+
+    try:
+        # A forced instruction set may be at fault while the library itself is sound.
+        available = tuple(available_isas())
+    except QwenEdgeError as error:
+        findings.append(Finding.of(error))
+        return None
+    except AttributeError as error:
+        findings.append(_outdated(error))
+        return None
+    try:
+        return Kernels(isa_name(), available)
+    except QwenEdgeError as error:
+        findings.append(Finding.of(error))
+        return Kernels("", available)
+
+
+def _outdated(error: AttributeError) -> Finding:
+    return Finding(
+        "error",
+        "The native library does not belong to this version: {reason}.",
+        "Reinstall with `pip install --force-reinstall --no-deps qwen-edge`.",
+        {"reason": error},
+    )
+
+
+def _compiler(findings: list[Finding]) -> str | None:
+    from qwen_edge.native.build import CompilerError, find_compiler
+
+    try:
+        return " ".join(find_compiler())
+    except (CompilerError, ValueError):
+        # ValueError: quotes in $CXX that do not close.
+        findings.append(
+            Finding(
+                "note",
+                "There is no C++ compiler; it is needed only to install or update this program.",
+                "Termux: `pkg install clang`.",
+            )
+        )
+        return None
+
+
+def _settings(
+    flags: Mapping[str, object] | None, environ: Mapping[str, str], findings: list[Finding]
+) -> Settings:
+    try:
+        return Settings.load(flags, environ)
+    except UsageError as error:
+        findings.append(Finding.of(error))
+    try:
+        # What was said on the command line still counts when the file or a variable is wrong.
+        return Settings.load(flags, {}, Path(os.devnull))
+    except UsageError as error:
+        findings.append(Finding.of(error))
+        return Settings({})
+
+
+def _model(
+    settings: Settings, environ: Mapping[str, str], place: Place, findings: list[Finding]
+) -> Model | None:
+    named = settings.values.get("model")
+    try:
+        found = resolve(str(named.value) if named else None, environ)
+    except QwenEdgeError as error:
+        findings.append(Finding.of(error))
+        return None
+    facts = None
+    try:
+        with open_model(found.path) as model:
+            facts = facts_of(model)
+    except QwenEdgeError as error:
+        # Mapping a file needs the native library, whose failure is told of already.
+        if str(error) not in map(str, findings):
+            findings.append(Finding.of(error))
+    except AttributeError as error:
+        findings.append(_outdated(error))
+    if found.note_due:
+        findings.append(
+            Finding(
+                "note",
+                "No model is downloaded, so the tiny demo answers.",
+                "Download one with `qwen-edge pull {model}`.",
+                {"model": DEFAULT_MODEL},
+            )
+        )
+    storage = storage_of(found.path, place)
+    if storage.slow:
+        findings.append(
+            Finding(
+                "warning",
+                "The model {path} lies on {kind}, where it runs at a small part of its speed.",
+                "Copy it below your home folder.",
+                {
+                    "path": found.path,
+                    "kind": "shared storage" if storage.shared else f"{storage.type}",
+                },
+            )
+        )
+    return Model(found, facts, storage)
+
+
+def _configure(result: Diagnosis, settings: Settings) -> None:
+    """Chooses as a run would; where there is no model, for the smallest Qwen3."""
+    wishes = settings.wishes()
+    result.allowed = allowed_bytes(result.profile, wishes)
+    facts = result.model.facts if result.model else None
+    if facts is None:
+        facts = next(iter(KNOWN_MODELS.values()))
+        result.assumed = facts.name
+    try:
+        runtime = select(result.profile, [facts], wishes)
+    except QwenEdgeError as error:
+        result.findings.append(Finding.of(error))
+        return
+    result.runtime = runtime
+    result.settings = settings.explain(runtime)
+    result.why = reasons(result.profile, facts, runtime)
+    engine = EngineConfig(
+        context=runtime.context,
+        kv_type=runtime.kv_type,
+        threads=runtime.threads,
+        prefill_threads=runtime.prefill_threads,
+    )
+    result.short_peak = predict_peak(facts, engine, min(SHORT_RUN, runtime.context))
+
+
+def _look_around(result: Diagnosis, environ: Mapping[str, str], place: Place) -> None:
+    """Finds what commonly goes wrong on a phone."""
+    add = result.findings.append
+    missing = tuple(name for name in _NEEDED if importlib.util.find_spec(name) is None)
+    for version, names in packages_left_behind(missing).items():
+        add(
+            Finding(
+                "warning",
+                "Python was upgraded: {names} still lie with Python {version}, not with {now}.",
+                "Install them again: `pip install --force-reinstall qwen-edge`; "
+                "on Termux psutil comes with `pkg install python-psutil`.",
+                {
+                    "names": ", ".join(names),
+                    "version": version,
+                    "now": f"{sys.version_info.major}.{sys.version_info.minor}",
+                },
+            )
+        )
+    for name in unknown_variables(environ):
+        add(
+            Finding(
+                "warning", "{name} is set and means nothing to this program.", "", {"name": name}
+            )
+        )
+    library = storage_of(Path(__file__), place)
+    if library.shared or library.noexec:
+        add(
+            Finding(
+                "warning",
+                "This program lies where libraries cannot be loaded ({kind}).",
+                "Install it below your home folder.",
+                {"kind": "shared storage" if library.shared else "noexec"},
+            )
+        )
+    if result.device.memory.total is None:
+        add(Finding("warning", "This device does not tell its memory; 2 GiB are assumed."))
+    if result.device.system.proot:
+        add(
+            Finding(
+                "note",
+                "This runs under proot: system calls are slower, and parts of /proc are made up.",
+                "Termux itself, outside proot, is faster.",
+            )
+        )

@@ -1,0 +1,110 @@
+"""A model ready to answer: file mapped, tokenizer and engine set up, memory capped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+
+from qwen_edge.engine.native import NativeEngine
+from qwen_edge.session.answer import AnswerOptions, ChatModel
+from qwen_edge.session.memory import memory_errors
+from qwen_edge.session.plan import Plan, make_plan, sampling_params
+from qwen_edge.session.select import select
+from qwen_edge.text.tokenizer import Tokenizer
+
+_TOKENIZER = "tokenizer"
+
+
+class LoadedModel:
+    """Everything of a model that is needed to talk with it; use it as a context manager.
+
+    Args:
+        plan: what to load and how; its model is closed together with this.
+
+    Attributes:
+        plan: likewise.
+        engine: the engine.
+        tokenizer: the tokenizer.
+        chat: what answers need of it.
+
+    Raises:
+        DamagedModelError: the model cannot be used.
+        MemoryLimitError: it does not fit into the memory cap.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        with contextlib.ExitStack() as stack:
+            stack.callback(plan.model.close)
+            cap = stack.enter_context(plan.memory_cap())
+            with memory_errors():
+                table = plan.model.tensors[_TOKENIZER]
+                self.tokenizer = Tokenizer.from_blob(
+                    plan.model.address(_TOKENIZER), table.nbytes, owner=plan.model
+                )
+                self.engine = NativeEngine(plan.model, plan.engine)
+            stack.callback(self.engine.close)
+            self.chat = ChatModel(
+                engine=self.engine,
+                tokenizer=self.tokenizer,
+                template=plan.model.chat_template,
+                stop_ids=frozenset(plan.model.generation.stop_ids),
+                poll=cap.watch.poll,
+            )
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees everything; a second call does nothing."""
+        self._stack.close()
+
+    def answer_options(self, thinking: bool | None = None) -> AnswerOptions:
+        """How this model answers on this device with the user's settings.
+
+        Args:
+            thinking: overrides the setting, and with it the defaults that depend on it.
+        """
+        plan, runtime = self.plan, self.plan.runtime
+        if thinking is not None and thinking != runtime.thinking:
+            wishes = replace(
+                plan.settings.wishes(),
+                thinking=thinking,
+                context=runtime.context,
+                kv_type=runtime.kv_type,
+            )
+            runtime = select(plan.profile, [plan.facts], wishes)
+        return AnswerOptions(
+            sampling=sampling_params(runtime, plan.settings),
+            max_tokens=runtime.max_new_tokens,
+            thinking=runtime.thinking,
+        )
+
+
+def load_model(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> LoadedModel:
+    """Finds a model, decides how to run it here, and loads it.
+
+    Args:
+        flags: setting key -> value, None where the user did not give it.
+        environ: the environment variables.
+
+    Raises:
+        UsageError: a bad setting.
+        ModelNotFoundError: there is no such model.
+        DamagedModelError: the model cannot be used.
+        MemoryLimitError: it does not fit.
+    """
+    return LoadedModel(make_plan(flags, environ))

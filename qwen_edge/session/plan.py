@@ -1,0 +1,131 @@
+"""From flags to a plan: which model, opened, and how it is going to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen_edge.engine.interface import EngineConfig, SamplingParams
+from qwen_edge.host.place import Place
+from qwen_edge.host.storage import is_shared_storage
+from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.session.footprint import ModelFacts, facts_of
+from qwen_edge.session.memory import MemoryCap
+from qwen_edge.session.models import FoundModel, resolve
+from qwen_edge.session.profile import DeviceProfile, read_profile
+from qwen_edge.session.select import RuntimeConfig, allowed_bytes, select
+from qwen_edge.session.settings import Settings
+
+# Address space that a thread's stack reserves: 8 MiB with glibc, 1 MiB with Android's libc.
+_THREAD_STACK = 8 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is needed to start an engine.
+
+    Attributes:
+        found: where the model is, and whether a note about it is due.
+        model: the open model; the plan's owner closes it.
+        facts: what is known of it.
+        profile: the device.
+        settings: what the user set.
+        runtime: the configuration chosen.
+        engine: the engine's part of it.
+        sampling: the sampler's part of it.
+        budget: bytes for the memory cap, or None if it is off.
+        shared_storage: whether the model lies on Android's shared storage, where it is very slow.
+    """
+
+    found: FoundModel
+    model: PackedModel
+    facts: ModelFacts
+    profile: DeviceProfile
+    settings: Settings
+    runtime: RuntimeConfig
+    engine: EngineConfig
+    sampling: SamplingParams
+    budget: int | None
+    shared_storage: bool
+
+    def memory_cap(self) -> MemoryCap:
+        """A cap for loading the model and running it."""
+        threads = max(self.engine.threads, self.engine.prefill_threads)
+        return MemoryCap(
+            self.budget,
+            mapped=self.facts.weight_bytes,
+            address_only=threads * _THREAD_STACK,
+        )
+
+
+def make_plan(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config_path: Path | None = None,
+    place: Place | None = None,
+) -> Plan:
+    """Resolves settings, finds and opens the model, and chooses the configuration.
+
+    Args:
+        flags: setting key -> value given on the command line, or None.
+        environ: the environment variables.
+        config_path: the configuration file, by default the user's.
+        place: where the device's facts come from.
+
+    Raises:
+        UsageError: a bad setting.
+        ModelNotFoundError: there is no such model.
+        DamagedModelError: the model cannot be used.
+        MemoryLimitError: it does not fit.
+    """
+    settings = Settings.load(flags, environ, config_path)
+    named = settings.values.get("model")
+    found = resolve(str(named.value) if named else None, environ)
+    profile = read_profile(place)
+    model = open_model(found.path)
+    try:
+        facts = facts_of(model)
+        wishes = settings.wishes()
+        runtime = select(profile, [facts], wishes)
+    except BaseException:
+        model.close()
+        raise
+    cap = settings.get("memory-cap")
+    return Plan(
+        found=found,
+        model=model,
+        facts=facts,
+        profile=profile,
+        settings=settings,
+        runtime=runtime,
+        engine=engine_config(runtime),
+        sampling=sampling_params(runtime, settings),
+        budget=None if cap is None else allowed_bytes(profile, wishes),
+        shared_storage=is_shared_storage(found.path, place),
+    )
+
+
+def engine_config(runtime: RuntimeConfig) -> EngineConfig:
+    """The engine's part of a configuration."""
+    return EngineConfig(
+        context=runtime.context,
+        kv_type=runtime.kv_type,
+        threads=runtime.threads,
+        prefill_threads=runtime.prefill_threads,
+    )
+
+
+def sampling_params(runtime: RuntimeConfig, settings: Settings) -> SamplingParams:
+    """The sampler's part of a configuration."""
+    repetition, presence = settings.get("repetition-penalty"), settings.get("presence-penalty")
+    seed = settings.get("seed")
+    return SamplingParams(
+        temperature=runtime.temperature,
+        top_k=runtime.top_k,
+        top_p=runtime.top_p,
+        min_p=runtime.min_p,
+        repetition_penalty=repetition if isinstance(repetition, float) else 1.0,
+        presence_penalty=presence if isinstance(presence, float) else 0.0,
+        seed=seed if isinstance(seed, int) else None,
+    )
