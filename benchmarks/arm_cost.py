@@ -17,8 +17,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,14 +24,16 @@ from pathlib import Path
 ISA_DIR = Path(__file__).resolve().parent.parent / "qwen_edge" / "native" / "isa"
 FLAGS = "-std=c++17 -O3 -fPIC -fno-math-errno -fno-trapping-math -DNDEBUG -S -o -"
 GCC = "aarch64-linux-gnu-g++"
-CLANG = "clang++ --target=aarch64-linux-gnu"
 # Core: LLVM's name for it, GHz. Neoverse N1 is the Cortex-A76's server twin and, unlike it, has a
-# model of its own (from LLVM 17 on); the A75 is priced as a Cortex-A57, too dearly for table look-ups.
+# model of its own (from LLVM 17 on). The A75 is priced as a Cortex-A57: table look-ups too dearly.
 CORES = {
     "cortex-a55": ("cortex-a55", 1.8),
     "cortex-a75": ("cortex-a75", 2.0),
     "cortex-a76": ("neoverse-n1", 2.2),
+    "cortex-a510": ("cortex-a510", 1.8),
+    "cortex-a710": ("neoverse-n2", 2.5),
 }
+I8MM_CORES = ("cortex-a510", "cortex-a710")
 # What the two channels of a Helio G85 deliver to all its cores together, GB/s.
 PHONE_BANDWIDTH = 9.5
 BLOCK_WEIGHTS = 16 * 32
@@ -150,12 +150,13 @@ def tile_loop(functions: dict[str, list[str]], isa: str, rows: int, codes: str) 
 
 
 def passes(table: str, rows: int) -> int:
-    """How often a block is gone through for ``rows`` rows: Isa::kAccumulators in the kernels."""
+    """How often a block is gone through for ``rows`` rows: Isa::kAccumulators of the kernels."""
     accumulators = 4 if table == "neon" else 8
     return 4 // min(4, accumulators // rows)
 
 
 def price(compiler: str, mca: str, rows: list[int]) -> list[Cost]:
+    """Prices every table, weight format and core for these numbers of activation rows."""
     costs = []
     for table, (file, many, one) in TABLES.items():
         command = [*shlex.split(compiler), *shlex.split(FLAGS), str(ISA_DIR / file)]
@@ -168,6 +169,8 @@ def price(compiler: str, mca: str, rows: list[int]) -> list[Cost]:
                     continue
                 times = passes(table, n)
                 for core, (model, clock) in CORES.items():
+                    if core in I8MM_CORES and table != "neon_i8mm":
+                        continue
                     block = cycles(loop, model, mca) * times
                     costs.append(
                         Cost(
@@ -186,6 +189,7 @@ def price(compiler: str, mca: str, rows: list[int]) -> list[Cost]:
 
 
 def report(costs: list[Cost]) -> None:
+    """Prints a line for each cost."""
     print(
         f"One block of 16 x 32 weights; a Helio G85's memory gives {PHONE_BANDWIDTH} GB/s to all "
         "its cores."
@@ -204,14 +208,24 @@ def report(costs: list[Cost]) -> None:
         )
 
 
+def newest(program: str) -> str:
+    """The highest version of an LLVM program on the path: later ones model the cores better."""
+    for version in range(30, 13, -1):
+        if shutil.which(f"{program}-{version}"):
+            return f"{program}-{version}"
+    return program
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = CLANG if shutil.which("clang++") else GCC
+    clang = newest("clang++")
+    default = f"{clang} --target=aarch64-linux-gnu" if shutil.which(clang) else GCC
     parser.add_argument("--compiler", default=default, help="default: %(default)s")
-    parser.add_argument("--mca", default="llvm-mca", help="the llvm-mca program")
+    parser.add_argument("--mca", default=newest("llvm-mca"), help="default: %(default)s")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], choices=[1, 2, 4, 8])
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    print(f"{options.compiler}, {options.mca}")
     costs = price(options.compiler, options.mca, options.rows)
     report(costs)
     if options.json:
@@ -219,4 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -90,8 +90,8 @@ def introduce(plan: Plan) -> None:
     """Says that the demo stands in unasked, or that the model lies where reading is slow."""
     if plan.found.note_due:
         note(
-            "This is the tiny demo model. Get a real one with `qwen-edge pull {model}`.",
-            model="qwen3-0.6b",
+            "This is the tiny demo model, which is not clever. "
+            "Make a real one from a Qwen3-0.6B checkpoint with `qwen-edge convert`."
         )
     if plan.shared_storage:
         warn(

@@ -33,8 +33,10 @@ def localized(template: str, values: Mapping[str, object]) -> str:
     text = translate(template)
     if not values:
         return text
+    # Ranges are words too.
+    shown = {key: translate(str(v)) if key == "allowed" else v for key, v in values.items()}
     try:
-        return text.format(**values)
+        return text.format(**shown)
     except (LookupError, ValueError):
         # Telling of a failure must not fail for a slip in a template.
         return text

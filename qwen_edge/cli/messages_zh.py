@@ -110,7 +110,9 @@ _ERRORS = {
     "Several models fit the name {name}: {found}.": "有多个模型符合名称 {name}：{found}。",
     "Give one of these names in full.": "请写出其中一个的全名。",
     "There is no model on this device.": "本设备上没有模型。",
-    "Download one with `qwen-edge pull {model}`.": "可用 `qwen-edge pull {model}` 下载。",
+    "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.": (
+        "可用 `qwen-edge convert 目录` 由检查点制作。"
+    ),
     "There is no model {name}.": "没有模型 {name}。",
     "The store has no model {name}.": "模型库中没有 {name}。",
     "{path} is a folder, not a {suffix} file.": "{path} 是文件夹，不是 {suffix} 文件。",
@@ -121,8 +123,8 @@ _ERRORS = {
         "演示模型是程序的一部分，不能删除。"
     ),
     "There is no model file {path}.": "没有模型文件 {path}。",
-    "`qwen-edge models` lists what is installed, `qwen-edge pull` downloads more.": (
-        "`qwen-edge models` 列出已有的模型，`qwen-edge pull` 可下载更多。"
+    "`qwen-edge models` lists what is installed, `qwen-edge convert` makes more.": (
+        "`qwen-edge models` 列出已有的模型，`qwen-edge convert` 可制作更多。"
     ),
     "{path} is a folder, not a .qedge model file.": "{path} 是文件夹，不是 .qedge 模型文件。",
     "Convert a Hugging Face checkpoint with `qwen-edge convert`.": (
@@ -252,8 +254,10 @@ _NOTES = {
     ),
     "loading: {seconds:.2f} s": "加载：{seconds:.2f} 秒",
     "peak memory: {size}": "内存峰值：{size}",
-    "This is the tiny demo model. Get a real one with `qwen-edge pull {model}`.": (
-        "这是很小的演示模型。可用 `qwen-edge pull {model}` 下载真正的模型。"
+    "This is the tiny demo model, which is not clever. "
+    "Make a real one from a Qwen3-0.6B checkpoint with `qwen-edge convert`.": (
+        "这是很小的演示模型，并不聪明。"
+        "可用 `qwen-edge convert` 由 Qwen3-0.6B 的检查点制作真正的模型。"
     ),
     "The context of {context} tokens is full; --context sets its size.": (
         "{context} 个词元的上下文已满；其大小由 --context 设定。"
@@ -318,7 +322,6 @@ _NOTES = {
     "weights": "权重",
     "setting": "设置",
     "value": "值",
-    "from": "来源",
     "({range})": "（{range}）",
 }
 

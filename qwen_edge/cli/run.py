@@ -95,8 +95,10 @@ def _number(values: Values, name: str, low: int, high: int) -> int | None:
 
 
 def _explain(plan: Plan) -> None:
+    from qwen_edge.cli.report import explained_rows
+
     lines = plan.settings.explain(plan.runtime)
-    table(lines, ("setting", "value", "from"), aside=True)
+    table(explained_rows(lines), ("setting", "value"), aside=True)
 
 
 def _prompt_ids(

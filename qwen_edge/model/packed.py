@@ -116,7 +116,7 @@ def _map(path: Path) -> MappedFile:
     except FileNotFoundError:
         raise ModelNotFoundError(
             "There is no model file {path}.",
-            "`qwen-edge models` lists what is installed, `qwen-edge pull` downloads more.",
+            "`qwen-edge models` lists what is installed, `qwen-edge convert` makes more.",
             path=path,
         ) from None
     except IsADirectoryError:

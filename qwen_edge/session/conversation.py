@@ -93,18 +93,19 @@ class Conversation:
             return ids, start
         # A lost beginning means that all the rest is computed anew. Going down to half of the
         # context at once makes that rare.
-        while len(ids) > context // 2 and start < len(self.messages):
-            start = self._next_turn(start)
-            ids = self._encode(start, question, options)
-        return ids, start
+        turns = [i for i in range(start, len(self.messages)) if self.messages[i].role == USER]
+        turns.append(len(self.messages))
+        # The first turn to keep; nothing is kept where even that is too much.
+        low, high = 0, len(turns) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if len(self._encode(turns[middle], question, options)) <= context // 2:
+                high = middle
+            else:
+                low = middle + 1
+        return self._encode(turns[low], question, options), turns[low]
 
     def _encode(self, start: int, question: Message, options: AnswerOptions) -> list[int]:
         system = [Message(SYSTEM, self.system)] if self.system else []
         messages = [*system, *self.messages[start:], question]
         return encode_messages(self._model, messages, options.thinking)
-
-    def _next_turn(self, start: int) -> int:
-        """Where the turn after the one at ``start`` begins."""
-        following = range(start + 1, len(self.messages))
-        turns = (index for index in following if self.messages[index].role == USER)
-        return next(turns, len(self.messages))

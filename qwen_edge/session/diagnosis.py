@@ -216,7 +216,7 @@ def _model(
             Finding(
                 "note",
                 "No model is downloaded, so the tiny demo answers.",
-                "Download one with `qwen-edge pull {model}`.",
+                "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.",
                 {"model": DEFAULT_MODEL},
             )
         )

@@ -148,7 +148,7 @@ def _demo_or_error() -> Path:
     if not path.is_file():
         raise ModelNotFoundError(
             "There is no model on this device.",
-            "Download one with `qwen-edge pull {model}`.",
+            "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.",
             model=DEFAULT_MODEL,
         )
     return path
@@ -181,9 +181,9 @@ def _not_found(sentence: str, name: str, environ: Mapping[str, str] | None) -> M
     names = [*(path.stem for path in store_files(environ)), DEMO]
     by_plain = {_plain(known): known for known in names}
     near = difflib.get_close_matches(_plain(name), by_plain, n=3, cutoff=0.5)
-    hint = "On this device: {near}. `qwen-edge pull` downloads others."
+    hint = "On this device: {near}. `qwen-edge convert` makes others."
     if near:
-        hint = "Did you mean {near}? `qwen-edge pull` downloads others."
+        hint = "Did you mean {near}? `qwen-edge convert` makes others."
     return ModelNotFoundError(
         sentence,
         hint,

@@ -74,14 +74,14 @@ class Terminal:
             switching of bracketed paste.
     """
 
-    def __init__(self, home: Path, arguments: Sequence[str], columns: int, **changes: str) -> None:
+    def __init__(self, home: Path, command: Sequence[str], columns: int, **changes: str) -> None:
         self.screen = ""
         self._written = b""
         self._seen = 0
         self._master, slave = pty.openpty()
         self.resize(columns)
         self._process = subprocess.Popen(
-            [*PROGRAM, *arguments],
+            command,
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -98,6 +98,15 @@ class Terminal:
     def send(self, text: str) -> None:
         """Types."""
         os.write(self._master, text.encode())
+
+    def press_ctrl_c(self) -> None:
+        """Presses Ctrl-C as fast as people do.
+
+        Between showing its prompt and waiting for a key, readline would see it with the next key
+        only.
+        """
+        time.sleep(0.3)
+        self.send("\x03")
 
     def wait_for(self, text: str, timeout: float = 30) -> str:
         """Reads until a text appears after the one waited for before; returns all up to its end."""
@@ -143,9 +152,11 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(home: Path, *arguments: str, columns: int = 80, **changes: str) -> Iterator[Terminal]:
+def terminal(
+    home: Path, *arguments: str, columns: int = 80, program: Sequence[str] = PROGRAM, **changes: str
+) -> Iterator[Terminal]:
     """Runs the program at a terminal of a width."""
-    opened = Terminal(home, arguments, columns, **changes)
+    opened = Terminal(home, [*program, *arguments], columns, **changes)
     try:
         yield opened
     finally:

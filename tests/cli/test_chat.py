@@ -14,7 +14,7 @@ from qwen_edge.session.store import conversations_folder
 from tests.cli.program import ENDLESS, EXACT, PROGRAM, Terminal, environment, run, terminal
 
 DEMO = ("-m", "demo")
-CTRL_C, CTRL_D = "\x03", "\x04"
+CTRL_D = "\x04"
 PROMPT = "> "
 
 
@@ -96,6 +96,26 @@ def test_a_paste_into_a_dumb_terminal_is_one_message(home: Path) -> None:
     assert "\x1b" not in screen.screen
 
 
+def test_without_readline_lines_are_read_plainly(home: Path) -> None:
+    code = (
+        "import sys; sys.modules['readline'] = None\n"
+        "from qwen_edge.cli.app import run_program\n"
+        "sys.exit(run_program(sys.argv[1:]))\n"
+    )
+    with terminal(home, "chat", *DEMO, *EXACT, program=[PROGRAM[0], "-c", code]) as screen:
+        begin(screen)
+        screen.send("first\n第二\n")
+        screen.wait_for("\n" + PROMPT)
+        screen.press_ctrl_c()
+        screen.wait_for("once more leaves")
+        screen.wait_for(PROMPT)
+        screen.send("third\n")
+        screen.wait_for("\n" + PROMPT)
+        screen.send(CTRL_D)
+        assert screen.finish() == 0
+    assert questions(saved(home)[0]) == ["first\n第二", "third"]
+
+
 def test_a_block_is_one_message(home: Path) -> None:
     with terminal(home, "chat", *DEMO, *EXACT) as screen:
         begin(screen)
@@ -119,13 +139,13 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(home: Path) -> None:
         # The echo of the line, then the first words of the answer.
         screen.wait_for("\n")
         screen.wait_for(" ")
-        screen.send(CTRL_C)
+        screen.press_ctrl_c()
         screen.wait_for("Stopped.")
         screen.wait_for(PROMPT)
         screen.send("And then?\r")
         screen.wait_for("\n")
         screen.wait_for(" ")
-        screen.send(CTRL_C)
+        screen.press_ctrl_c()
         screen.wait_for("Stopped.")
         screen.wait_for(PROMPT)
         screen.send("/exit\r")
@@ -138,15 +158,16 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(home: Path) -> None:
 def test_ctrl_c_twice_at_the_prompt_leaves(home: Path) -> None:
     with terminal(home, "chat", *DEMO, *EXACT) as screen:
         begin(screen)
-        screen.send("half a line" + CTRL_C)
+        screen.send("half a line")
+        screen.press_ctrl_c()
         screen.wait_for("once more leaves")
         screen.wait_for(PROMPT)
         screen.send("Hello!\r")
         screen.wait_for("\n" + PROMPT)
-        screen.send(CTRL_C)
+        screen.press_ctrl_c()
         screen.wait_for("once more leaves")
         screen.wait_for(PROMPT)
-        screen.send(CTRL_C)
+        screen.press_ctrl_c()
         assert screen.finish() == 130
     assert questions(saved(home)[0]) == ["Hello!"]
 
@@ -248,7 +269,7 @@ def test_killed_in_mid_answer_it_has_the_last_whole_turn(home: Path) -> None:
         screen.send("One.\r")
         screen.wait_for("\n")
         screen.wait_for(" ")
-        screen.send(CTRL_C)
+        screen.press_ctrl_c()
         screen.wait_for("Stopped.")
         screen.wait_for(PROMPT)
         screen.send("Two.\r")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.cli import terminal
+from qwen_edge.cli import answer_view, terminal
 from qwen_edge.cli.text_cells import cell_width, fitted, neutralized, padded
 from qwen_edge.errors import QwenEdgeError
 
@@ -195,6 +195,19 @@ def test_short_work_shows_no_progress(screen: FakeTerminal) -> None:
     with terminal.progress("Working", 3, delay=5) as bar:
         bar.update(1)
     assert screen.getvalue() == ""
+
+
+def test_reading_a_prompt_shows_a_bar_until_it_is_read(
+    screen: FakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_view, "_PATIENCE", 0.0)
+    bar = answer_view.PrefillProgress()
+    bar(128, 1000)
+    assert "Reading the prompt" in screen.getvalue()
+    assert " 13%" in screen.getvalue()
+    bar(1000, 1000)
+    assert screen.getvalue().endswith("\r\x1b[K")
+    bar.clear()
 
 
 def test_progress_is_absent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,8 +99,8 @@ __attribute__((format(printf, 1, 2))) inline std::string format(const char* patt
 constexpr int kCodebooks = 10;
 inline const char* codebook_name(int kind) {
   static const char* const names[kCodebooks] = {
-      "int4",   "symmetric7", "counting from 100", "range 15", "mxfp4", "range 64", "nf4", "iq4_nl",
-      "random", "extreme"};
+      "int4",   "symmetric7", "counting from 100", "range 15", "mxfp4", "range 64", "nf4",
+      "iq4_nl", "random",     "two values"};
   return names[kind];
 }
 
@@ -175,6 +175,11 @@ struct ActivationRows {
       for (int c = 0; c < kActivationGroup; ++c) sum[g] += codes[kActivationGroup * g + c];
       scale[g] = unit_scale ? 1.0f : 0.001f + 0.05f * random.uniform();
     }
+  }
+
+  QuantizedRows part(int first, int n) const {
+    const size_t at = static_cast<size_t>(first) * rows.cols, group = at / kActivationGroup;
+    return {rows.codes + at, rows.scale + group, rows.sum + group, n, rows.cols};
   }
 
   Guarded<int8_t> codes;

@@ -80,23 +80,32 @@ struct BaselineIsa : RowLayout {
     }
   }
 
-  static QE_INLINE int32x4_t weigh(const int8_t* values, size_t stride, int8x16_t p) {
-    const int32x4_t quads = vreinterpretq_s32_s8(p);
-    const int8x16_t p0 = vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 0));
-    const int8x16_t p1 = vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 1));
-    const int8x16_t p2 = vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 2));
-    const int8x16_t p3 = vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 3));
-    const int8x16_t v0 = vld1q_s8(values), v1 = vld1q_s8(values + stride);
-    const int8x16_t v2 = vld1q_s8(values + 2 * stride), v3 = vld1q_s8(values + 3 * stride);
-    const int16x8_t low01 =
-        vmlal_s8(vmull_s8(vget_low_s8(v0), vget_low_s8(p0)), vget_low_s8(v1), vget_low_s8(p1));
-    const int16x8_t low23 =
-        vmlal_s8(vmull_s8(vget_low_s8(v2), vget_low_s8(p2)), vget_low_s8(v3), vget_low_s8(p3));
-    const int16x8_t high01 = vmlal_high_s8(vmull_high_s8(v0, p0), v1, p1);
-    const int16x8_t high23 = vmlal_high_s8(vmull_high_s8(v2, p2), v3, p3);
-    const int32x4_t sum = vpaddq_s32(vpadalq_s16(vpaddlq_s16(low01), low23),
-                                     vpadalq_s16(vpaddlq_s16(high01), high23));
-    return vaddq_s32(sum, vdupq_n_s32(kFloatBaseBits));
+  // As SdotIsa::weigh.
+  template <int N, int K>
+  static QE_INLINE void weigh(const int8_t* values, size_t stride, const int8x16_t (&p)[N],
+                              int32x4_t (&sum)[N][K]) {
+    QE_UNROLL
+    for (int k = 0; k < K; ++k, values += 16) {
+      const int8x16_t v[4] = {vld1q_s8(values), vld1q_s8(values + stride),
+                              vld1q_s8(values + 2 * stride), vld1q_s8(values + 3 * stride)};
+      QE_UNROLL
+      for (int i = 0; i < N; ++i) {
+        const int32x4_t quads = vreinterpretq_s32_s8(p[i]);
+        const int8x16_t p01[2] = {vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 0)),
+                                  vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 1))};
+        const int8x16_t p23[2] = {vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 2)),
+                                  vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 3))};
+        const int16x8_t low01 = vmlal_s8(vmull_s8(vget_low_s8(v[0]), vget_low_s8(p01[0])),
+                                         vget_low_s8(v[1]), vget_low_s8(p01[1]));
+        const int16x8_t low23 = vmlal_s8(vmull_s8(vget_low_s8(v[2]), vget_low_s8(p23[0])),
+                                         vget_low_s8(v[3]), vget_low_s8(p23[1]));
+        const int16x8_t high01 = vmlal_high_s8(vmull_high_s8(v[0], p01[0]), v[1], p01[1]);
+        const int16x8_t high23 = vmlal_high_s8(vmull_high_s8(v[2], p23[0]), v[3], p23[1]);
+        const int32x4_t total = vpaddq_s32(vpadalq_s16(vpaddlq_s16(low01), low23),
+                                           vpadalq_s16(vpaddlq_s16(high01), high23));
+        sum[i][k] = vaddq_s32(total, vdupq_n_s32(kFloatBaseBits));
+      }
+    }
   }
 
  private:

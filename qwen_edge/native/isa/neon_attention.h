@@ -32,11 +32,13 @@ QE_INLINE float quantize_weights(const float* p, const float32x4_t (&scale)[4], 
   return largest / 127.0f;
 }
 
-template <class Isa, int N>
+// N queries, 4 * K dimensions at a time: N * K sums that do not wait for each other.
+template <class Isa, int N, int K>
 void accumulate_rows(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
                      size_t p_stride, float* out, size_t out_stride) {
   const size_t stride = static_cast<size_t>(head_dim) * 4;
-  for (int b = 0; b < n_blocks; ++b, blocks += kv_block_bytes(KvType::kI8, head_dim)) {
+  const size_t block_bytes = kv_block_bytes(KvType::kI8, head_dim);
+  for (int b = 0; b < n_blocks; ++b, blocks += block_bytes) {
     float32x4_t scale[4];
     QE_UNROLL
     for (int k = 0; k < 4; ++k) scale[k] = load_half4(blocks + 4 * stride + 8 * k);
@@ -49,13 +51,19 @@ void accumulate_rows(const uint8_t* blocks, int n_blocks, int head_dim, const fl
     }
     if (any == 0) continue;
     const int8_t* values = reinterpret_cast<const int8_t*>(blocks);
-    for (int d = 0; d < head_dim; d += 4) {
-      __builtin_prefetch(values + 4 * d + 2048);
+    for (int d = 0; d < head_dim; d += 4 * K) {
+      // The next block, a line at a time.
+      QE_UNROLL
+      for (int k = 0; k < K; ++k) __builtin_prefetch(values + block_bytes + 16 * (d + 4 * k));
+      int32x4_t sum[N][K];
+      Isa::template weigh<N, K>(values + 4 * d, stride, codes, sum);
       QE_UNROLL
       for (int i = 0; i < N; ++i) {
-        const float32x4_t sum = sum_to_float(Isa::weigh(values + 4 * d, stride, codes[i]));
         float* to = out + i * out_stride + d;
-        vst1q_f32(to, vfmaq_n_f32(vld1q_f32(to), sum, step[i]));
+        QE_UNROLL
+        for (int k = 0; k < K; ++k, to += 4) {
+          vst1q_f32(to, vfmaq_n_f32(vld1q_f32(to), sum_to_float(sum[i][k]), step[i]));
+        }
       }
     }
   }
@@ -66,16 +74,16 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
                    size_t p_stride, int n, float* out, size_t out_stride) {
   int i = 0;
   for (; n - i >= 4; i += 4) {
-    accumulate_rows<Isa, 4>(blocks, n_blocks, head_dim, p + i * p_stride, p_stride,
-                            out + i * out_stride, out_stride);
+    accumulate_rows<typename Isa::Single, 4, 1>(blocks, n_blocks, head_dim, p + i * p_stride,
+                                                p_stride, out + i * out_stride, out_stride);
   }
   for (; n - i >= 2; i += 2) {
-    accumulate_rows<Isa, 2>(blocks, n_blocks, head_dim, p + i * p_stride, p_stride,
-                            out + i * out_stride, out_stride);
+    accumulate_rows<typename Isa::Single, 2, 2>(blocks, n_blocks, head_dim, p + i * p_stride,
+                                                p_stride, out + i * out_stride, out_stride);
   }
   if (i < n) {
-    accumulate_rows<Isa, 1>(blocks, n_blocks, head_dim, p + i * p_stride, p_stride,
-                            out + i * out_stride, out_stride);
+    accumulate_rows<typename Isa::Single, 1, 4>(blocks, n_blocks, head_dim, p + i * p_stride,
+                                                p_stride, out + i * out_stride, out_stride);
   }
 }
 

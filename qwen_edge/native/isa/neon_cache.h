@@ -120,6 +120,7 @@ QE_INLINE void accumulate_f16_rows(const uint8_t* block, int head_dim, const flo
       float32x4_t v[kQuads];
       QE_UNROLL
       for (int k = 0; k < kQuads; ++k) v[k] = load_half4(value + 8 * k);
+      __builtin_prefetch(value + kv_block_bytes(KvType::kF16, head_dim));
       QE_UNROLL
       for (int i = 0; i < N; ++i) {
         QE_UNROLL

@@ -118,10 +118,6 @@ struct SmmlaIsa {
       }
     }
   }
-
-  static QE_INLINE int32x4_t weigh(const int8_t* values, size_t stride, int8x16_t p) {
-    return SdotIsa::weigh(values, stride, p);
-  }
 };
 
 }  // namespace

@@ -7,19 +7,23 @@
 namespace qe {
 namespace {
 
-// acc += codes * x[lane], 4 columns of 4 rows; `offset` is where the 4 activations lie, in bytes.
-QE_INLINE int32x4_t dot_lane(int32x4_t acc, int8x16_t codes, const int8_t* x, int offset) {
-  const int8x16_t lanes = vld1q_s8(x + (offset & ~15));
-  switch (offset & 12) {
+// acc += codes * x[lane]: 4 columns of 4 rows.
+QE_INLINE int32x4_t lane_product(int32x4_t acc, int8x16_t codes, int8x16_t x, int lane) {
+  switch (lane) {
     case 0:
-      return vdotq_laneq_s32(acc, codes, lanes, 0);
-    case 4:
-      return vdotq_laneq_s32(acc, codes, lanes, 1);
-    case 8:
-      return vdotq_laneq_s32(acc, codes, lanes, 2);
+      return vdotq_laneq_s32(acc, codes, x, 0);
+    case 1:
+      return vdotq_laneq_s32(acc, codes, x, 1);
+    case 2:
+      return vdotq_laneq_s32(acc, codes, x, 2);
     default:
-      return vdotq_laneq_s32(acc, codes, lanes, 3);
+      return vdotq_laneq_s32(acc, codes, x, 3);
   }
+}
+
+// The same, where the 4 activations lie `offset` bytes from x on.
+QE_INLINE int32x4_t dot_lane(int32x4_t acc, int8x16_t codes, const int8_t* x, int offset) {
+  return lane_product(acc, codes, vld1q_s8(x + (offset & ~15)), offset / 4 % 4);
 }
 
 struct SdotIsa : RowLayout {
@@ -55,14 +59,22 @@ struct SdotIsa : RowLayout {
     }
   }
 
-  // 4 dimensions: the sums over 16 positions, whose values lie in 4 groups `stride` bytes apart,
-  // plus kFloatBaseBits.
-  static QE_INLINE int32x4_t weigh(const int8_t* values, size_t stride, int8x16_t p) {
-    int32x4_t sum = vdupq_n_s32(kFloatBaseBits);
-    sum = vdotq_laneq_s32(sum, vld1q_s8(values), p, 0);
-    sum = vdotq_laneq_s32(sum, vld1q_s8(values + stride), p, 1);
-    sum = vdotq_laneq_s32(sum, vld1q_s8(values + 2 * stride), p, 2);
-    return vdotq_laneq_s32(sum, vld1q_s8(values + 3 * stride), p, 3);
+  // The sums over 16 positions, in 4 groups `stride` bytes apart, of the values of 4 * K dimensions
+  // weighed for N queries, plus kFloatBaseBits.
+  template <int N, int K>
+  static QE_INLINE void weigh(const int8_t* values, size_t stride, const int8x16_t (&p)[N],
+                              int32x4_t (&sum)[N][K]) {
+    QE_UNROLL
+    for (int g = 0; g < 4; ++g) {
+      QE_UNROLL
+      for (int k = 0; k < K; ++k) {
+        const int8x16_t v = vld1q_s8(values + g * stride + 16 * k);
+        QE_UNROLL
+        for (int i = 0; i < N; ++i) {
+          sum[i][k] = lane_product(g == 0 ? vdupq_n_s32(kFloatBaseBits) : sum[i][k], v, p[i], g);
+        }
+      }
+    }
   }
 };
 
