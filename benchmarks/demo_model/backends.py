@@ -80,19 +80,33 @@ class HuggingFace:
     @torch.inference_mode()
     def answers(self, chats: list[Chat], thinking: bool, limit: int) -> list[str]:
         """See `Backend`."""
-        prompts = [self.tokenizer.apply_chat_template(chat, tokenize=False,
-                                                      add_generation_prompt=True,
-                                                      enable_thinking=thinking) for chat in chats]
+        prompts = [
+            self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+            )
+            for chat in chats
+        ]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         result = [""] * len(prompts)
         for start in range(0, len(order), 32):
             part = order[start : start + 32]
-            inputs = self.tokenizer([prompts[i] for i in part], return_tensors="pt", padding=True,
-                                    padding_side="left", add_special_tokens=False)
+            inputs = self.tokenizer(
+                [prompts[i] for i in part],
+                return_tensors="pt",
+                padding=True,
+                padding_side="left",
+                add_special_tokens=False,
+            )
             ids = inputs["input_ids"]
-            out = self.model.generate(input_ids=ids, attention_mask=inputs["attention_mask"],
-                                      do_sample=False, top_k=None, top_p=None, temperature=None,
-                                      max_new_tokens=limit)
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=inputs["attention_mask"],
+                do_sample=False,
+                top_k=None,
+                top_p=None,
+                temperature=None,
+                max_new_tokens=limit,
+            )
             texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
             for i, text in zip(part, texts, strict=True):
                 result[i] = text.split("</think>")[-1].strip()
@@ -113,8 +127,9 @@ class QEdge:
             for ids, mask in dialogues:
                 wanted = [*mask[1:], False]
                 rows = [Row(0, i, token, wanted[i]) for i, token in enumerate(ids)]
-                following = [token for token, learned in zip(ids[1:], mask[1:], strict=True)
-                             if learned]
+                following = [
+                    token for token, learned in zip(ids[1:], mask[1:], strict=True) if learned
+                ]
                 for logits, token in zip(engine.forward(rows), following, strict=True):
                     loss -= token_logprobs(logits, token, 0)[0]
                 count += len(following)
@@ -124,6 +139,8 @@ class QEdge:
     def answers(self, chats: list[Chat], thinking: bool, limit: int) -> list[str]:
         """See `Backend`."""
         with qwen_edge.load(self.file, context=1024) as llm:
-            given = [llm.chat(chat, thinking=thinking, temperature=0.0, max_tokens=limit)
-                     for chat in chats]
+            given = [
+                llm.chat(chat, thinking=thinking, temperature=0.0, max_tokens=limit)
+                for chat in chats
+            ]
             return [answer.text.strip() for answer in given]

@@ -38,16 +38,19 @@ def is_right(answer: str, record: dict[str, Any]) -> bool:
     return gold in answer
 
 
-def accuracy(model: Backend, records: list[dict[str, Any]], thinking: bool
-             ) -> dict[str, dict[str, float]]:
+def accuracy(
+    model: Backend, records: list[dict[str, Any]], thinking: bool
+) -> dict[str, dict[str, float]]:
     """Share of right answers by kind of question."""
     given = model.answers([r["messages"][:-1] for r in records], thinking, 160)
     right: dict[str, list[bool]] = defaultdict(list)
     for record, answer in zip(records, given, strict=True):
         right[record["kind"]].append(is_right(answer, record))
     right["all"] = [r for kind in list(right) for r in right[kind]]
-    return {kind: {"right": round(sum(r) / len(r), 4), "asked": len(r)}
-            for kind, r in sorted(right.items())}
+    return {
+        kind: {"right": round(sum(r) / len(r), 4), "asked": len(r)}
+        for kind, r in sorted(right.items())
+    }
 
 
 def main() -> None:
@@ -77,8 +80,11 @@ def main() -> None:
     with args.held_out.open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     loss, count = model.loss(encode(load_tokenizer(args.model), records))
-    result |= {"dialogues": len(records), "assistant_tokens": count,
-               "perplexity": round(math.exp(loss / count), 4)}
+    result |= {
+        "dialogues": len(records),
+        "assistant_tokens": count,
+        "perplexity": round(math.exp(loss / count), 4),
+    }
     asked = [r for r in records if r["gold"]][: args.limit]
     result["accuracy"] = accuracy(model, asked, False)
     result["accuracy_thinking"] = accuracy(model, asked, True)

@@ -29,19 +29,51 @@ from data import (
 from data.core import Rng, Topic, Turn, entries, is_held_out, names, pick, roughen, spin
 
 ENGLISH: dict[Topic, float] = {
-    arithmetic.sums: 32, arithmetic.compare: 3, arithmetic.counting: 2, smalltalk.greeting: 3,
-    smalltalk.how_are_you: 2, smalltalk.mood: 2.5, smalltalk.chatter: 3.5, smalltalk.thanks: 1.5,
-    smalltalk.goodbye: 1.5, smalltalk.memory: 6, smalltalk.unknown_user: 0.5,
-    product.product: 8, facts.countries: 6, facts.colours: 2.5, facts.animals: 4,
-    facts.opposites: 4, facts.calendar: 4, facts.units: 2.5, knowledge.science: 6,
-    knowledge.definitions: 3.5, limits.limits: 4, limits.unknown: 1.5, follow_up.follow_up: 3,
-    words.grammar: 1.5, words.spelling: 4, words.copying: 11, words.twice: 1.5,
-    words.listing: 2, words.bigger: 0.7, words.translate: 4, stories.story: 2, stories.poem: 1.2,
+    arithmetic.sums: 32,
+    arithmetic.compare: 3,
+    arithmetic.counting: 2,
+    smalltalk.greeting: 3,
+    smalltalk.how_are_you: 2,
+    smalltalk.mood: 2.5,
+    smalltalk.chatter: 3.5,
+    smalltalk.thanks: 1.5,
+    smalltalk.goodbye: 1.5,
+    smalltalk.memory: 6,
+    smalltalk.unknown_user: 0.5,
+    product.product: 8,
+    facts.countries: 6,
+    facts.colours: 2.5,
+    facts.animals: 4,
+    facts.opposites: 4,
+    facts.calendar: 4,
+    facts.units: 2.5,
+    knowledge.science: 6,
+    knowledge.definitions: 3.5,
+    limits.limits: 4,
+    limits.unknown: 1.5,
+    follow_up.follow_up: 3,
+    words.grammar: 1.5,
+    words.spelling: 4,
+    words.copying: 11,
+    words.twice: 1.5,
+    words.listing: 2,
+    words.bigger: 0.7,
+    words.translate: 4,
+    stories.story: 2,
+    stories.poem: 1.2,
 }
 CHINESE: dict[Topic, float] = {
-    arithmetic.sums_zh: 8, chinese.talk: 5, chinese.memory: 2, chinese.facts: 8,
-    chinese.relativity: 1, chinese.story: 1.5, product.product_zh: 5, limits.limits_zh: 3,
-    words.translate: 3, words.copying: 3, follow_up.follow_up_zh: 1.5,
+    arithmetic.sums_zh: 8,
+    chinese.talk: 5,
+    chinese.memory: 2,
+    chinese.facts: 8,
+    chinese.relativity: 1,
+    chinese.story: 1.5,
+    product.product_zh: 5,
+    limits.limits_zh: 3,
+    words.translate: 3,
+    words.copying: 3,
+    follow_up.follow_up_zh: 1.5,
 }
 CHUNKS = ([1, 2, 3, 4, 5, 6, 10, 14], [56, 18, 11, 6, 3, 2, 2.5, 1.5])
 
@@ -66,8 +98,16 @@ def persona(rng: Rng) -> tuple[str, list[Turn]]:
     ask = spin(rng, "[What is your name?|Who are you?|What are you called?|Your name?]")
     say = spin(rng, "[My name is {n}.|I am {n}.]", n=name)
     system = "[Your name is {n}.|You are {n}[, a helpful assistant|].][| Be brief.]"
-    return spin(rng, system, n=name), [Turn(ask, say, f"The system prompt says that I am {name}.",
-                                            key=f"persona {name}", gold=name, kind="memory")]
+    return spin(rng, system, n=name), [
+        Turn(
+            ask,
+            say,
+            f"The system prompt says that I am {name}.",
+            key=f"persona {name}",
+            gold=name,
+            kind="memory",
+        )
+    ]
 
 
 def dialogue(rng: Rng, held_out: bool) -> dict[str, object]:
@@ -103,8 +143,13 @@ def dialogue(rng: Rng, held_out: bool) -> dict[str, object]:
         messages[-2]["content"] += " /no_think"
     if thinking:
         messages[-1]["reasoning_content"] = end.thinking
-    return {"messages": messages, "thinking": thinking or no_think, "kind": end.kind,
-            "gold": end.gold, "key": end.split_key()}
+    return {
+        "messages": messages,
+        "thinking": thinking or no_think,
+        "kind": end.kind,
+        "gold": end.gold,
+        "key": end.split_key(),
+    }
 
 
 def write(path: Path, count: int, seed: int, held_out: bool) -> None:

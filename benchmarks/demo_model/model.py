@@ -158,13 +158,24 @@ def segment_mask(segment: Tensor) -> Tensor:
 
 def config_json(shape: Shape, stop_id: int, pad_id: int) -> dict[str, Any]:
     """config.json with the fields of Qwen3's own."""
-    return {"architectures": ["Qwen3ForCausalLM"], "attention_bias": False,
-            "attention_dropout": 0.0, "bos_token_id": pad_id, "eos_token_id": stop_id,
-            "hidden_act": "silu",
-            "initializer_range": 0.02, "max_window_layers": shape.num_hidden_layers,
-            "model_type": "qwen3", "rope_scaling": None, "sliding_window": None,
-            "tie_word_embeddings": True, "torch_dtype": "float32", "use_cache": True,
-            "use_sliding_window": False, **asdict(shape)}
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": pad_id,
+        "eos_token_id": stop_id,
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "max_window_layers": shape.num_hidden_layers,
+        "model_type": "qwen3",
+        "rope_scaling": None,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        "use_sliding_window": False,
+        **asdict(shape),
+    }
 
 
 def export(model: Qwen3, tokenizer_dir: Path, out: Path, stop_id: int, pad_id: int) -> None:
@@ -173,10 +184,19 @@ def export(model: Qwen3, tokenizer_dir: Path, out: Path, stop_id: int, pad_id: i
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (out / name).exists():
             shutil.copy(tokenizer_dir / name, out / name)
-    generation = {"bos_token_id": pad_id, "do_sample": True, "eos_token_id": [stop_id, pad_id],
-                  "pad_token_id": pad_id, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
-    for name, content in (("config.json", config_json(model.shape, stop_id, pad_id)),
-                          ("generation_config.json", generation)):
+    generation = {
+        "bos_token_id": pad_id,
+        "do_sample": True,
+        "eos_token_id": [stop_id, pad_id],
+        "pad_token_id": pad_id,
+        "temperature": 0.6,
+        "top_k": 20,
+        "top_p": 0.95,
+    }
+    for name, content in (
+        ("config.json", config_json(model.shape, stop_id, pad_id)),
+        ("generation_config.json", generation),
+    ):
         (out / f".{name}").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(out / f".{name}", out / name)
     weights = {f"model.{k}": v.detach().float().contiguous() for k, v in model.state_dict().items()}

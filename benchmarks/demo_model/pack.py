@@ -26,8 +26,11 @@ NO_THINKING = "<think>\n\n</think>\n\n"
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer with its chat template."""
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"),
-                                        eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
     tokenizer.chat_template = settings["chat_template"]
     return tokenizer
 
@@ -48,8 +51,9 @@ def targets(text: str, thinking: bool) -> list[tuple[int, int, bool]]:
     return spans
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, records: list[dict[str, Any]]
-           ) -> list[tuple[list[int], list[bool]]]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, records: list[dict[str, Any]]
+) -> list[tuple[list[int], list[bool]]]:
     """Token ids and loss mask of each dialogue."""
     texts = [tokenizer.apply_chat_template(r["messages"], tokenize=False) for r in records]
     encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -66,8 +70,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, records: list[dict[str, Any]]
     return result
 
 
-def pack(dialogues: list[tuple[list[int], list[bool]]], rng: random.Random
-         ) -> dict[str, np.ndarray]:
+def pack(
+    dialogues: list[tuple[list[int], list[bool]]], rng: random.Random
+) -> dict[str, np.ndarray]:
     """First-fit over a few open rows for each row length."""
     open_rows: dict[int, list[tuple[int, list[int]]]] = {size: [] for size in ROWS}
     rows: dict[int, list[list[int]]] = {size: [] for size in ROWS}
@@ -120,8 +125,10 @@ def main() -> None:
     used = sum(int((arrays[f"segment{s}"] > 0).sum()) for s in ROWS)
     held = sum(arrays[f"ids{s}"].size for s in ROWS)
     learned = sum(int(arrays[f"target{s}"].sum()) for s in ROWS)
-    print(f"{len(dialogues)} dialogues, {used} tokens, {learned} learned, fill {used / held:.3f}, "
-          + ", ".join(f"{len(arrays[f'ids{s}'])} rows of {s}" for s in ROWS))
+    print(
+        f"{len(dialogues)} dialogues, {used} tokens, {learned} learned, fill {used / held:.3f}, "
+        + ", ".join(f"{len(arrays[f'ids{s}'])} rows of {s}" for s in ROWS)
+    )
 
 
 if __name__ == "__main__":

@@ -45,8 +45,14 @@ def orthogonalize(g: Tensor, steps: int = 4) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is orthogonalized; matrices of one shape go through it as one stack."""
 
-    def __init__(self, params: list[Tensor], lr: float, momentum: float, decay: float,
-                 pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        params: list[Tensor],
+        lr: float,
+        momentum: float,
+        decay: float,
+        pool: ThreadPoolExecutor,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
         self.pool = pool
 
@@ -57,8 +63,10 @@ class Muon(torch.optim.Optimizer):
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 shapes.setdefault(p.shape, []).append(p)
-            tasks = [self.pool.submit(self._move, group, shape, params)
-                     for shape, params in shapes.items()]
+            tasks = [
+                self.pool.submit(self._move, group, shape, params)
+                for shape, params in shapes.items()
+            ]
             for task in tasks:
                 task.result()
 
@@ -104,8 +112,9 @@ class Workers:
             self.all.append(replica)
             self.replicas.put(replica)
 
-    def _one(self, ids: Tensor, segment: Tensor, target: Tensor, turn: tuple[Tensor, Tensor],
-             count: int) -> float:
+    def _one(
+        self, ids: Tensor, segment: Tensor, target: Tensor, turn: tuple[Tensor, Tensor], count: int
+    ) -> float:
         replica = self.replicas.get()
         hidden = replica(ids, *turn, segment_mask(segment))
         loss = loss_of(replica, hidden, ids, target) / count
@@ -113,16 +122,23 @@ class Workers:
         self.replicas.put(replica)
         return loss.item()
 
-    def gradient(self, ids: Tensor, segment: Tensor, target: Tensor, turn: tuple[Tensor, Tensor],
-                 micro_tokens: int) -> float:
+    def gradient(
+        self,
+        ids: Tensor,
+        segment: Tensor,
+        target: Tensor,
+        turn: tuple[Tensor, Tensor],
+        micro_tokens: int,
+    ) -> float:
         """The mean loss of the batch; its gradient is left in the model."""
         count = int(target[:, 1:].sum())
         rows = max(1, micro_tokens // ids.shape[1])
         parts = zip(ids.split(rows), segment.split(rows), target.split(rows), strict=True)
         tasks = [self.pool.submit(self._one, *part, turn, count) for part in parts]
         loss = sum(task.result() for task in tasks)
-        for shared, *mine in zip(self.model.parameters(), *(r.parameters() for r in self.all),
-                                 strict=True):
+        for shared, *mine in zip(
+            self.model.parameters(), *(r.parameters() for r in self.all), strict=True
+        ):
             grads = [p.grad for p in mine if p.grad is not None]
             shared.grad = reduce(torch.add, grads)
             for p in mine:
@@ -137,8 +153,13 @@ def batches(paths: list[Path], tokens: int, seed: int) -> Iterator[Batch]:
     """(row length, ids, segments, targets) for ever, each epoch in a new order."""
     rows = [np.load(path) for path in paths]
     sizes = sorted({int(k[3:]) for r in rows for k in r.files if k.startswith("ids")})
-    data = {s: [torch.from_numpy(np.concatenate([r[f"{part}{s}"] for r in rows]).astype(np.int64))
-                for part in ("ids", "segment", "target")] for s in sizes}
+    data = {
+        s: [
+            torch.from_numpy(np.concatenate([r[f"{part}{s}"] for r in rows]).astype(np.int64))
+            for part in ("ids", "segment", "target")
+        ]
+        for s in sizes
+    }
     generator = np.random.default_rng(seed)
     while True:
         plan = []
@@ -173,16 +194,28 @@ def train(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
     stop, pad = (tokenizer.token_to_id(t) for t in ("<|im_end|>", "<|endoftext|>"))
-    shape = Shape(vocab_size=tokenizer.get_vocab_size(), hidden_size=args.hidden,
-                  intermediate_size=args.intermediate, num_hidden_layers=args.layers)
+    shape = Shape(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=args.hidden,
+        intermediate_size=args.intermediate,
+        num_hidden_layers=args.layers,
+    )
     model = Qwen3(shape)
     workers = Workers(model, args.threads)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     gains = [p for p in model.parameters() if p.ndim == 1]
-    optimizers = [Muon(matrices, args.lr, 0.95, args.decay, workers.pool),
-                  torch.optim.AdamW([{"params": [model.embed_tokens.weight], "weight_decay": 0.1},
-                                     {"params": gains, "weight_decay": 0.0}],
-                                    lr=args.embedding_lr, eps=1e-10, fused=True)]
+    optimizers = [
+        Muon(matrices, args.lr, 0.95, args.decay, workers.pool),
+        torch.optim.AdamW(
+            [
+                {"params": [model.embed_tokens.weight], "weight_decay": 0.1},
+                {"params": gains, "weight_decay": 0.0},
+            ],
+            lr=args.embedding_lr,
+            eps=1e-10,
+            fused=True,
+        ),
+    ]
     step, seen, elapsed = 0, 0, 0.0
     state_path = args.out / "state.pt"
     if state_path.exists():
@@ -198,9 +231,16 @@ def train(args: argparse.Namespace) -> None:
 
     def checkpoint() -> None:
         export(model, args.tokenizer, args.out / "hf", stop, pad)
-        save_state(state_path, {"model": model.state_dict(), "step": step, "seen": seen,
-                                "optimizers": [o.state_dict() for o in optimizers],
-                                "elapsed": elapsed})
+        save_state(
+            state_path,
+            {
+                "model": model.state_dict(),
+                "step": step,
+                "seen": seen,
+                "optimizers": [o.state_dict() for o in optimizers],
+                "elapsed": elapsed,
+            },
+        )
 
     for size, ids, segment, target in batches(args.data, args.batch_tokens, args.seed + step):
         factor = rate(elapsed / budget)
@@ -220,9 +260,11 @@ def train(args: argparse.Namespace) -> None:
         average = loss if not average else average + 0.05 * (loss - average)
         if step % args.log_every == 0:
             speed = (seen - first_seen) / (elapsed - first_elapsed)
-            print(f"step {step} {elapsed / 60:.1f} min {seen / 1e6:.2f} M tokens "
-                  f"loss {average:.4f} rate {factor:.3f} {speed:.0f} tokens/s",
-                  flush=True)
+            print(
+                f"step {step} {elapsed / 60:.1f} min {seen / 1e6:.2f} M tokens "
+                f"loss {average:.4f} rate {factor:.3f} {speed:.0f} tokens/s",
+                flush=True,
+            )
         if elapsed - saved_at > args.save_minutes * 60:
             checkpoint()
             saved_at = elapsed

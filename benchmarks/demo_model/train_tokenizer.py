@@ -31,15 +31,22 @@ def texts(path: Path) -> Iterator[str]:
 
 def train(qwen: dict[str, Any], corpus: Iterator[str], vocab_size: int) -> Tokenizer:
     """A tokenizer with Qwen3's definition and a vocabulary of our own."""
-    definition = {**qwen, "added_tokens": [],
-                  "model": {**qwen["model"], "vocab": {}, "merges": []}}
+    definition = {**qwen, "added_tokens": [], "model": {**qwen["model"], "vocab": {}, "merges": []}}
     tokenizer = Tokenizer.from_str(json.dumps(definition))
     tokenizer.model = models.BPE(continuing_subword_prefix="", end_of_word_suffix="")
     added = sorted(qwen["added_tokens"], key=lambda token: token["id"])
-    tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
-        vocab_size=vocab_size - len(added), min_frequency=2, show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[],
-        continuing_subword_prefix="", end_of_word_suffix=""))
+    tokenizer.train_from_iterator(
+        corpus,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size - len(added),
+            min_frequency=2,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=[],
+            continuing_subword_prefix="",
+            end_of_word_suffix="",
+        ),
+    )
     for token in added:
         flags = {k: v for k, v in token.items() if k not in ("id", "content", "special")}
         entry = AddedToken(token["content"], special=token["special"], **flags)
@@ -78,7 +85,8 @@ def main() -> None:
     settings = json.loads((args.qwen3 / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings = config(settings, tokenizer, args.max_length)
     (args.out / "tokenizer_config.json").write_text(
-        json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+        json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
     print(f"{tokenizer.get_vocab_size()} tokens, {len(text)} characters")
 
 

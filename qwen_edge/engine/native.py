@@ -212,7 +212,11 @@ class NativeEngine:
             self._rows[i] = _Row(*row)
             wanted += bool(row.wants_logits)
         library = _library()
-        check(library.qe_session_forward(self._open_session(), self._rows, len(rows)))
+        session = self._open_session()
+        for sequence in {row.sequence for row in rows if 0 <= row.sequence < len(self._ids)}:
+            # A Ctrl-C between the C call and the bookkeeping leaves more there than is known.
+            check(library.qe_session_truncate(session, sequence, len(self._ids[sequence])))
+        check(library.qe_session_forward(session, self._rows, len(rows)))
         for row in rows:
             self._ids[row.sequence].append(row.token)
         return [
@@ -226,8 +230,10 @@ class NativeEngine:
 
     def truncate(self, length: int, sequence: int = 0) -> None:
         """See ``Engine.truncate``."""
-        check(_library().qe_session_truncate(self._open_session(), sequence, length))
-        del self._ids[sequence][length:]
+        session = self._open_session()
+        if 0 <= sequence < len(self._ids) and 0 <= length <= len(self._ids[sequence]):
+            del self._ids[sequence][length:]
+        check(_library().qe_session_truncate(session, sequence, length))
 
     def fork(self, source: int, target: int, length: int) -> None:
         """See ``Engine.fork``."""

@@ -58,8 +58,10 @@ def save_checkpoint(model: Qwen3ForCausalLM, directory: Path) -> Path:
     """Writes the checkpoint as transformers does, with a tokenizer of single bytes."""
     model.save_pretrained(directory)
     definition = json.loads(byte_tokenizer_json())
+    vocab = definition["model"]["vocab"]
+    # Qwen's own ids of the control tokens lie beyond these small vocabularies.
     for i, token in enumerate(definition["added_tokens"]):
-        token["id"] = len(definition["model"]["vocab"]) + i
+        vocab[token["content"]] = token["id"] = 256 + i
     (directory / "tokenizer.json").write_text(json.dumps(definition))
     return directory
 

@@ -98,6 +98,16 @@ def test_how_an_answer_ends(engine: NativeEngine) -> None:
     assert broken.stats.generated_tokens == 1
 
 
+def test_an_interrupt_between_computing_and_bookkeeping(engine: NativeEngine) -> None:
+    undisturbed = list(Generation(engine, PROMPT, GREEDY, max_tokens=9, stop_ids=(), sequence=1))
+    broken = iter(Generation(engine, PROMPT, GREEDY, max_tokens=9, stop_ids=()))
+    for _ in range(5):
+        next(broken)
+    # What a KeyboardInterrupt after the C call leaves: the cache holds more than the list says.
+    del engine._ids[0][-3:]
+    assert list(Generation(engine, PROMPT, GREEDY, max_tokens=9, stop_ids=())) == undisturbed
+
+
 def test_statistics_add_up(engine: NativeEngine) -> None:
     generation = Generation(engine, PROMPT, GREEDY, max_tokens=8, stop_ids=())
     list(generation)
