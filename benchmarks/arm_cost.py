@@ -222,7 +222,7 @@ def main() -> None:
     default = f"{clang} --target=aarch64-linux-gnu" if shutil.which(clang) else GCC
     parser.add_argument("--compiler", default=default, help="default: %(default)s")
     parser.add_argument("--mca", default=newest("llvm-mca"), help="default: %(default)s")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], choices=[1, 2, 4, 8])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8], choices=[1, 2, 4, 8])
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     print(f"{options.compiler}, {options.mca}")

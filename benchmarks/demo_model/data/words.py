@@ -7,9 +7,10 @@ from data.core import Rng, Turn, capital, names, pairs, pick
 DICTIONARY = pairs("dictionary")
 ENGLISH_OF = {zh: en for en, zh in reversed(DICTIONARY.items())}
 CLASSES = {kind: names("classes", kind) for kind in pairs("classes", "lists.txt")}
-SPELL = sorted({word for word in DICTIONARY if " " not in word and len(word) < 6}
-               | set(names("copying", "more to spell")))
-COPY = SPELL + names("copying", "small words") + sorted({w for v in CLASSES.values() for w in v})
+SPELL = names("copying", "to spell")
+COPY = sorted({word for members in CLASSES.values() for word in members}
+              | {word for word in DICTIONARY if " " not in word}
+              | set(SPELL)) + names("copying", "small words")
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
 TIMES = {2: "[twice|two times]", 3: "[three|3] times", 4: "[four|4] times", 5: "[five|5] times"}
 

@@ -105,7 +105,7 @@ QE_INLINE void score_block_i8(const uint8_t* block, int head_dim, const Quantize
   for (int half = 0; half < 2; ++half) {
     for (int i = 0; i < n; ++i) sum[i] = _mm256_setzero_ps();
     for (int g = 0; g < groups; ++g) {
-      SignedBytes::Part part;
+      Part part;
       codes.load(block + 512 * g, half, &part);
       const int8_t* x = q.codes + static_cast<size_t>(first) * head_dim + kActivationGroup * g;
       const float* scale = q.scale + static_cast<size_t>(first) * groups + g;

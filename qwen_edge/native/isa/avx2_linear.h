@@ -28,14 +28,14 @@ QE_INLINE __m256 load_half8(const uint8_t* data) {
 // --- codes: 8 rows by 32 columns in 8 registers, register k holding columns 4 k to 4 k + 3.
 // collect() takes the products with a row of activations as far as registers for the codes are
 // needed; finish() turns that and the activations' sum, the same in all lanes, into the 8 sums.
+struct Part {
+  __m256i code[8];
+};
 
 // INT4 codes through a codebook of at most 16 steps: code - least entry in 0..16.
 struct NarrowNibbles {
   static constexpr int kPartBytes = 256;
   static constexpr bool kNeedsSum = true;
-  struct Part {
-    __m256i code[8];
-  };
   __m256i table, offset;
 
   QE_INLINE void load(const uint8_t* codes, int half, Part* part) const {
@@ -61,16 +61,12 @@ struct NarrowNibbles {
   }
 };
 
-struct SignedPart {
-  __m256i code[8], magnitude[8];
-};
-
-QE_INLINE __m256i signed_dot(const SignedPart& part, const int8_t* x) {
+QE_INLINE __m256i signed_dot(const Part& part, const int8_t* x) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i total = _mm256_setzero_si256();
   for (int k = 0; k < 8; ++k) {
     const __m256i flipped = _mm256_sign_epi8(broadcast4(x + 4 * k), part.code[k]);
-    const __m256i pairs = _mm256_maddubs_epi16(part.magnitude[k], flipped);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(part.code[k]), flipped);
     total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
   }
   return total;
@@ -80,7 +76,6 @@ QE_INLINE __m256i signed_dot(const SignedPart& part, const int8_t* x) {
 struct WideNibbles {
   static constexpr int kPartBytes = 256;
   static constexpr bool kNeedsSum = false;
-  using Part = SignedPart;
   __m256i table;
 
   QE_INLINE void load(const uint8_t* codes, int half, Part* part) const {
@@ -91,7 +86,6 @@ struct WideNibbles {
       part->code[2 * j] = _mm256_shuffle_epi8(table, _mm256_and_si256(bytes, low_nibble));
       part->code[2 * j + 1] = _mm256_shuffle_epi8(table, high);
     }
-    for (int k = 0; k < 8; ++k) part->magnitude[k] = _mm256_abs_epi8(part->code[k]);
   }
   QE_INLINE __m256i collect(const Part& part, const int8_t* x) const { return signed_dot(part, x); }
   QE_INLINE __m256i finish(__m256i dot, __m256i) const { return dot; }
@@ -100,12 +94,10 @@ struct WideNibbles {
 struct SignedBytes {
   static constexpr int kPartBytes = 512;
   static constexpr bool kNeedsSum = false;
-  using Part = SignedPart;
 
   QE_INLINE void load(const uint8_t* codes, int half, Part* part) const {
     for (int k = 0; k < 8; ++k) {
       part->code[k] = load256(codes + 64 * k + 32 * half);
-      part->magnitude[k] = _mm256_abs_epi8(part->code[k]);
     }
   }
   QE_INLINE __m256i collect(const Part& part, const int8_t* x) const { return signed_dot(part, x); }
@@ -141,7 +133,7 @@ QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const Quantize
     }
     for (int p = 0; p < parts; ++p, x_codes += kActivationGroup, ++x_scale, ++x_sum) {
       for (int half = 0; half < 2; ++half) {
-        typename Codes::Part part;
+        Part part;
         codes.load(block + static_cast<size_t>(Codes::kPartBytes) * p, half, &part);
         const int8_t* row = x_codes;
         for (int i = 0; i < n; ++i, row += cols) collected[half][i] = codes.collect(part, row);
@@ -233,7 +225,7 @@ template <typename Codes>
 QE_INLINE void part_sums(const Codes& codes, const uint8_t* bytes, const int8_t* x, int32_t x_sum,
                          int32_t* out) {
   for (int half = 0; half < 2; ++half) {
-    typename Codes::Part part;
+    Part part;
     codes.load(bytes, half, &part);
     const __m256i sums = codes.finish(codes.collect(part, x), _mm256_set1_epi32(x_sum));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * half), sums);

@@ -3,6 +3,8 @@
 #include "isa.h"
 
 #if defined(__aarch64__)
+#include <cmath>
+
 #include "neon_attention.h"
 #include "neon_cache.h"
 #include "neon_rows.h"
@@ -167,7 +169,10 @@ void dense_row(const uint8_t* w, int cols, const float* x, size_t x_stride, floa
   }
   for (int i = 0; i < N; ++i) {
     float sum = vaddvq_f32(vaddq_f32(first[i], second[i]));
-    for (int k = c; k < cols; ++k) sum += load_dense1<kType>(w + kSize * k) * x[i * x_stride + k];
+    for (int k = c; k < cols; ++k) {
+      // Fused explicitly: a row's result must not depend on how many rows are taken together.
+      sum = std::fma(load_dense1<kType>(w + kSize * k), x[i * x_stride + k], sum);
+    }
     out[i * out_stride] = sum;
   }
 }

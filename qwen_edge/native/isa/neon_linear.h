@@ -1,4 +1,4 @@
-// linear_q4, linear_q8 and the INT8 attention, written once for the three Arm tables.
+// linear_q4 and linear_q8, written once for the three Arm tables; INT8 scores are the same loops.
 //
 // A table's file includes this inside the region that switches to its instruction set, and brings
 // an Isa: the few operations that differ. Everything is in an anonymous namespace, so that each

@@ -9,6 +9,7 @@ namespace {
 
 // Activations of N rows are packed for this many parts of 32 columns at a time, on the stack.
 constexpr int kPanelParts = 16;
+
 // --- codes: two registers of 4 rows x 4 columns, columns 8 j to 8 j + 7 of a part of 32
 
 // A codebook that counts up by one: its offset enters once, as offset * sum.
@@ -32,7 +33,6 @@ template <int kLargest_>
 struct CodebookCodes {
   static constexpr int kPartBytes = 256;
   static constexpr int kLargest = kLargest_;
-  static constexpr int32_t offset = 0;
   int8x16_t codebook;
 
   using Raw = uint8x16_t;
@@ -48,7 +48,6 @@ struct CodebookCodes {
 struct ByteCodes {
   static constexpr int kPartBytes = 512;
   static constexpr int kLargest = 128;
-  static constexpr int32_t offset = 0;
 
   using Raw = int8x16x2_t;
   static QE_INLINE Raw load(const uint8_t* part, int j, int quad) {
@@ -107,7 +106,7 @@ void pack(const QuantizedRows& x, int row, int part, int parts, PanelStore<N>* s
   }
 }
 
-// N values as vectors: the last of them holds rubbish beyond N (copies of others).
+// N values as vectors; one or two values are repeated until they fill theirs.
 template <int N>
 QE_INLINE void load_lanes(const float* x, float32x4_t (&v)[(N + 3) / 4]) {
   if constexpr (N == 1) {
@@ -122,10 +121,15 @@ QE_INLINE void load_lanes(const float* x, float32x4_t (&v)[(N + 3) / 4]) {
 }
 template <int N>
 QE_INLINE void load_lanes(const int32_t* x, int32x4_t (&v)[(N + 3) / 4]) {
-  float32x4_t bits[(N + 3) / 4];
-  load_lanes<N>(reinterpret_cast<const float*>(x), bits);
-  QE_UNROLL
-  for (int i = 0; i < (N + 3) / 4; ++i) v[i] = vreinterpretq_s32_f32(bits[i]);
+  if constexpr (N == 1) {
+    v[0] = vld1q_dup_s32(x);
+  } else if constexpr (N == 2) {
+    const int32x2_t pair = vld1_s32(x);
+    v[0] = vcombine_s32(pair, pair);
+  } else {
+    QE_UNROLL
+    for (int i = 0; i < N / 4; ++i) v[i] = vld1q_s32(x + 4 * i);
+  }
 }
 
 QE_INLINE float32x4_t splat_lane(float32x4_t v, int lane) {
@@ -142,8 +146,8 @@ QE_INLINE float32x4_t splat_lane(float32x4_t v, int lane) {
 }
 
 // gcc would run the additions of one sum after the other, each waiting for the last, and spill the
-// rest: this holds one step of all of them before the next. Where 8 rows wait for each other's
-// loads it has to leave gcc more freedom.
+// rest: this holds one step of all of them before the next. With 8 rows gcc does better when it may
+// move other instructions across.
 template <int Q, int N, class Vector>
 QE_INLINE void keep_order(Vector (&acc)[Q][N]) {
 #if !defined(__clang__)
@@ -164,6 +168,7 @@ QE_INLINE void keep_order(Vector (&acc)[Q][N]) {
 #endif
 }
 
+// Makes the codes and the sum appear to depend on each other here.
 QE_INLINE void pin(uint8x16_t& codes, int32x4_t& sum) { asm("" : "+w"(codes), "+w"(sum)); }
 QE_INLINE void pin(int8x16x2_t& codes, int32x4_t& sum) {
   asm("" : "+w"(codes.val[0]), "+w"(codes.val[1]), "+w"(sum));
