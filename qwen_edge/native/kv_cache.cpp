@@ -8,10 +8,7 @@
 namespace qe {
 
 KvChunk::KvChunk(const KvShape& shape)
-    : bytes_(shape.chunk_bytes()),
-      run_bytes_(shape.run_bytes()),
-      layers_(shape.layers),
-      kv_heads_(shape.kv_heads) {
+    : bytes_(shape.chunk_bytes()), run_bytes_(shape.run_bytes()), kv_heads_(shape.kv_heads) {
   void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   data_ = static_cast<uint8_t*>(memory);

@@ -40,7 +40,7 @@ class KvChunk {
   }
 
   size_t bytes_, run_bytes_;
-  int layers_, kv_heads_;
+  int kv_heads_;
   uint8_t* data_;
 };
 
