@@ -16,7 +16,14 @@ from qwen_edge.host.paths import models_folder
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.session.footprint import facts_of
-from qwen_edge.session.models import demo_path, removable, resolve, store_files, store_path
+from qwen_edge.session.models import (
+    SYNTHETIC_SUFFIX,
+    demo_path,
+    removable,
+    resolve,
+    store_files,
+    store_path,
+)
 
 app = typer.Typer(
     help="List, inspect and remove the models on this device.",
@@ -168,7 +175,7 @@ def make_synthetic_command(
     from qwen_edge.model.synthetic import make_synthetic
 
     size = size.lower()
-    target = output or store_path(f"{size}-synthetic")
+    target = output or store_path(size + SYNTHETIC_SUFFIX)
     with file_progress("Writing") as progress:
         path = make_synthetic(
             size, target, bits=bits, group=group, tokenizer_json=tokenizer, progress=progress

@@ -15,6 +15,7 @@ SUFFIX = ".qedge"
 DEMO = "demo"
 # What a bare ``qwen-edge chat`` looks for first.
 DEFAULT_MODEL = "Qwen3-0.6B"
+SYNTHETIC_SUFFIX = "-synthetic"
 
 
 class FoundModel(NamedTuple):
@@ -128,7 +129,8 @@ def resolve(
     wanted = name or configured
     if wanted:
         return _resolve_named(wanted, environ)
-    files = store_files(environ)
+    # Random weights are there to be measured: nobody wants their answers unasked.
+    files = [path for path in store_files(environ) if not path.stem.endswith(SYNTHETIC_SUFFIX)]
     fitting = [path for path in files if _plain(DEFAULT_MODEL) in _plain(path.stem)]
     if fitting or files:
         chosen = (fitting or sorted(files, key=_size))[0]

@@ -62,6 +62,12 @@ def test_names_are_found_leniently(environ: dict[str, str], name: str) -> None:
     assert find_in_store(name, environ) == folder / "Qwen3-0.6B-int4.qedge"
 
 
+def test_random_weights_are_no_default(environ: dict[str, str]) -> None:
+    folder = store(environ, "qwen3-0.6b-synthetic.qedge")
+    assert resolve(None, environ).kind == "demo"
+    assert resolve("qwen3-0.6b-synthetic", environ).path == folder / "qwen3-0.6b-synthetic.qedge"
+
+
 def test_configured_and_given(environ: dict[str, str]) -> None:
     folder = store(environ, "a.qedge", "b.qedge")
     assert resolve(None, environ, configured="b") == (folder / "b.qedge", "store", False)
