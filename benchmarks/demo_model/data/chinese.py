@@ -21,6 +21,8 @@ def memory(rng: Rng) -> list[Turn]:
     turns = [Turn(spin(rng, "[我叫|我是|我的名字是|你好，我叫|叫我]{n}[。|]", n=n),
                   spin(rng, "你好，{n}！[很高兴认识你。|有什么可以帮你？]", n=n),
                   f"用户说他叫{n}。")]
+    if rng.random() < 0.25:
+        return turns
     for _ in range(rng.choice([0, 0, 1, 2])):
         turns += talk(rng)[:1]
     ask = pick(rng, ["我叫什么[名字|]？", "你[还|]记得我的名字吗？", "我是谁？",

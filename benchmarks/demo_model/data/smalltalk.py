@@ -92,6 +92,8 @@ def memory(rng: Rng) -> list[Turn]:
               "sound": "sound" if value.endswith("s") else "sounds"}
     first = pick(rng, said, **fields)
     turns = [Turn(first, pick(rng, [noted], **fields), TOLD)]
+    if rng.random() < 0.25:  # The reply to what was told must also be learned as a last answer.
+        return turns
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
         turns += rng.choice(BETWEEN)(rng)[:1]
     recalled = pick(rng, [answer], **fields)
