@@ -33,14 +33,29 @@ def wall_seconds(command: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def import_seconds(command: list[str]) -> float:
-    """Sum of the self times that ``-X importtime`` reports, Python's own start included."""
-    result = subprocess.run(
-        [command[0], "-X", "importtime", *command[1:]], check=True, capture_output=True, text=True
+def imported_modules(command: list[str]) -> list[str]:
+    """The modules that the command has imported at its end, in the order of their import."""
+    code = (
+        "import atexit, sys\n"
+        "from qwen_edge.__main__ import main\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr, sep='\\n'))\n"
+        f"sys.argv[1:] = {command[3:]!r}\n"
+        "sys.exit(main())\n"
     )
-    lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
-    own = [line.removeprefix("import time:").split("|")[0].strip() for line in lines]
-    return sum(int(value) for value in own if value.isdigit()) / 1e6
+    result = subprocess.run([command[0], "-c", code], check=True, capture_output=True, text=True)
+    return [name for name in result.stderr.splitlines() if name != "__main__"]
+
+
+def import_seconds(python: str, modules: list[str]) -> float:
+    """Seconds that a fresh interpreter takes to import the modules."""
+    code = (
+        "import time\n"
+        "start = time.perf_counter()\n"
+        f"for name in {modules!r}: __import__(name)\n"
+        "print(time.perf_counter() - start)\n"
+    )
+    result = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return float(result.stdout)
 
 
 def open_seconds(path: Path) -> float:
@@ -65,7 +80,8 @@ def main() -> None:
     for _ in range(arguments.repeats):
         interpreter.append(wall_seconds(bare))
         whole.append(wall_seconds(command))
-    imports = [import_seconds(command) for _ in range(arguments.repeats)]
+    modules = imported_modules(command)
+    imports = [import_seconds(command[0], modules) for _ in range(arguments.repeats)]
     print(f"python -c pass         {spread(interpreter)}")
     print(f"qwen-edge run, 1 token {spread(whole)}")
     print(f"imports of it          {spread(imports)}")
