@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from qwen_edge.session.store import conversations_folder
-from tests.cli.program import ENDLESS, EXACT, PROGRAM, Terminal, environment, run, terminal
+from tests.cli.program import (
+    ENDLESS,
+    EXACT,
+    PROGRAM,
+    SLOWLY,
+    Terminal,
+    environment,
+    run,
+    terminal,
+)
 
 DEMO = ("-m", "demo")
 CTRL_D = "\x04"
@@ -133,7 +142,7 @@ def test_a_block_is_one_message(home: Path) -> None:
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_chat(home: Path) -> None:
-    with terminal(home, "chat", *DEMO, *ENDLESS) as screen:
+    with terminal(home, "chat", *DEMO, *ENDLESS, **SLOWLY) as screen:
         begin(screen)
         screen.send("Go on.\r")
         # The echo of the line, then the first words of the answer.
@@ -264,7 +273,7 @@ def test_a_forged_conversation_is_an_error(home: Path) -> None:
 
 
 def test_killed_in_mid_answer_it_has_the_last_whole_turn(home: Path) -> None:
-    with terminal(home, "chat", *DEMO, *ENDLESS) as screen:
+    with terminal(home, "chat", *DEMO, *ENDLESS, **SLOWLY) as screen:
         begin(screen)
         screen.send("One.\r")
         screen.wait_for("\n")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qwen_edge.host.paths import data_folder
-from tests.cli.program import ENDLESS, EXACT, PROGRAM, environment, run, terminal
+from tests.cli.program import ENDLESS, EXACT, PROGRAM, SLOWLY, environment, run, terminal
 
 DEMO = ("-m", "demo")
 
@@ -231,10 +231,6 @@ def start(home: Path, *arguments: str, **changes: str) -> subprocess.Popen[bytes
     )
 
 
-# With the fast kernels the demo model fills its context before a signal can be sent.
-SLOWLY = {"QWEN_EDGE_ISA": "scalar"}
-
-
 def test_ctrl_c_keeps_the_text_so_far(home: Path) -> None:
     process = start(home, *ENDLESS, "Go on.", **SLOWLY)
     assert process.stdout is not None
@@ -259,7 +255,7 @@ def test_ctrl_c_leaves_whole_json(home: Path) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_answer_quietly(home: Path) -> None:
-    process = start(home, *ENDLESS, "Go on.")
+    process = start(home, *ENDLESS, "Go on.", **SLOWLY)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.read(10)
