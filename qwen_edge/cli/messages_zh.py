@@ -62,8 +62,8 @@ _ERRORS = {
         "需要 C++ 编译器（Termux：`pkg install clang`）。"
     ),
     "Out of memory: {reason}.": "内存不足：{reason}。",
-    "Use a smaller --context, --kv int8, or raise --memory-cap.": (
-        "请减小 --context，使用 --kv int8，或调大 --memory-cap。"
+    "Use a smaller --context, --kv int4, or raise --memory-cap.": (
+        "请减小 --context，使用 --kv int4，或调大 --memory-cap。"
     ),
     "The model cannot be used: {reason}.": "该模型无法使用：{reason}。",
     "Download or convert the model again.": "请重新下载或转换该模型。",

@@ -29,7 +29,7 @@ class EngineConfig:
 
     Attributes:
         context: the longest sequence, prompt and answer together, in tokens.
-        kv_type: ``f16`` or ``int8``; ``f32`` with ``activations="f32"`` alone.
+        kv_type: ``f16``, ``int8`` or ``int4``; ``f32`` with ``activations="f32"`` alone.
         threads: worker threads of a decode step, the caller's included; 0 means all allowed cores.
         prefill_threads: likewise for calls of several rows; 0 means ``threads``.
         prefill_rows: the most rows computed in one call; longer prompts go in chunks.

@@ -26,10 +26,10 @@ class MemoryEstimate:
 
 def kv_bytes_per_token(config: ModelConfig, kv_type: str) -> int:
     """Bytes of keys and values that one position takes in all layers."""
-    vector = {"f32": 4 * config.head_dim, "f16": 2 * config.head_dim, "int8": config.head_dim + 2}[
-        kv_type
-    ]
-    return config.layers * config.kv_heads * 2 * vector
+    dims = config.head_dim
+    # INT8 has a scale a vector, INT4 one for each 32 dims.
+    vector = {"f32": 4 * dims, "f16": 2 * dims, "int8": dims + 2, "int4": dims // 32 * 18}
+    return config.layers * config.kv_heads * 2 * vector[kv_type]
 
 
 def estimate(config: ModelConfig, engine: EngineConfig, filled: int) -> MemoryEstimate:

@@ -12,7 +12,7 @@ from qwen_edge.errors import UsageError
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.native.library import check, load
 
-KV_TYPES = {"f16": 0, "int8": 1, "f32": 2}
+KV_TYPES = {"f16": 0, "int8": 1, "int4": 2, "f32": 3}
 ACTIVATIONS = {"int8": 0, "f32": 1}
 _TENSOR_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8": 3, "q4": 4}
 _LAYER_TENSORS = (

@@ -61,7 +61,7 @@ void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& s
   const auto accumulate =
       kernels.reference ? kernels.reference->accumulate[type] : isa.accumulate[type];
   Queries queries{scratch.queries.data(), {}, n};
-  if (shape.type == KvType::kI8 && kernels.reference == nullptr) {
+  if (shape.type != KvType::kF16 && kernels.reference == nullptr) {
     isa.quantize(scratch.queries.data(), n * head_dim, scratch.codes.data(), scratch.scale.data(),
                  scratch.sum.data());
     queries.quantized = {scratch.codes.data(), scratch.scale.data(), scratch.sum.data(), n,

@@ -73,7 +73,7 @@ def check(status: int) -> None:
     if status == STATUS_MEMORY:
         raise MemoryLimitError(
             "Out of memory: {reason}.",
-            "Use a smaller --context, --kv int8, or raise --memory-cap.",
+            "Use a smaller --context, --kv int4, or raise --memory-cap.",
             reason=message,
         )
     if status == STATUS_FORMAT:

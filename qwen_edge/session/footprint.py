@@ -9,7 +9,7 @@ from qwen_edge.engine.memory_estimate import estimate
 from qwen_edge.model.packed import GenerationDefaults, ModelConfig, PackedModel
 
 # KV types the engine offers, from wide to narrow.
-KV_TYPES = ("f16", "int8")
+KV_TYPES = ("f16", "int8", "int4")
 
 # What the process holds beside weights, cache and scratch: interpreter, command line, template
 # engine, native library and its tokenizer's working memory. Measured by

@@ -19,8 +19,6 @@ from qwen_edge.session.profile import GIB, DeviceProfile, reserve_for
 # Contexts are multiples of the KV cache's chunk, and none is shorter than the least useful one.
 CONTEXT_STEP = 256
 SHORTEST_CONTEXT = 512
-# From the most exact to the smallest.
-_KV_ORDER = ("f16", "int8", "int4")
 # Facts and engine configuration -> peak resident bytes.
 Predictor = Callable[[ModelFacts, EngineConfig], int]
 # A phone sold with 4 GB reports 3.5 to 3.8 GiB: the kernel and the graphics keep the rest.
@@ -105,7 +103,7 @@ class Tier(NamedTuple):
 
 
 TIERS = (
-    Tier("<2 GB", 0, "Qwen3-0.6B", 512, "int4", False),
+    Tier("<2 GB", 0, "Qwen3-0.6B", 512, "int8", False),
     Tier("2 GB", 2, "Qwen3-0.6B", 1024, "int8", False),
     Tier("3 GB", 3, "Qwen3-0.6B", 2048, "int8", False),
     Tier("4 GB", 4, "Qwen3-0.6B", 4096, "int8", False),
@@ -184,13 +182,16 @@ def _check_wishes(facts: ModelFacts, wishes: Wishes, kv_types: Sequence[str]) ->
 def _ladder(
     tier: Tier, facts: ModelFacts, wishes: Wishes, kv_types: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
-    """KV types and contexts from the best to the smallest."""
+    """KV types and contexts from the best to the smallest.
+
+    Down to half of the context a more exact cache comes first, below that a longer context.
+    """
     if wishes.kv_type is not None:
         types = [wishes.kv_type]
     else:
-        offered = [kv for kv in _KV_ORDER if kv in kv_types]
-        wide = _KV_ORDER.index(tier.kv_type)
-        types = [kv for kv in offered if _KV_ORDER.index(kv) >= wide] or offered[-1:]
+        offered = [kv for kv in KV_TYPES if kv in kv_types]
+        wide = KV_TYPES.index(tier.kv_type)
+        types = [kv for kv in offered if KV_TYPES.index(kv) >= wide] or offered[-1:]
     if wishes.context is not None:
         yield from ((kv, wishes.context) for kv in types)
         return
@@ -202,7 +203,7 @@ def _ladder(
     half = [context for context in contexts if 2 * context >= longest]
     for kv in types:
         yield from ((kv, context) for context in half)
-    yield from ((types[-1], context) for context in contexts[len(half) :])
+    yield from ((kv, context) for context in contexts[len(half) :] for kv in types)
 
 
 def _engine_config(

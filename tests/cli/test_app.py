@@ -217,7 +217,7 @@ def test_completion_knows_commands_options_and_models(home: Path) -> None:
     assert complete(home, "run", "--temp") == ["--temperature"]
     assert complete(home, "run", "--model", "Q") == ["Qwen3-0.6B"]
     assert complete(home, "chat", "-m", "d") == ["demo"]
-    assert complete(home, "run", "--kv", "i") == ["int8"]
+    assert complete(home, "run", "--kv", "i") == ["int8", "int4"]
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])

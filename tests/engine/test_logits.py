@@ -26,6 +26,8 @@ from tests.engine.oracle import (
 
 FP32_LIMIT = 1e-4
 INT8_LIMIT = 2e-2
+# Random weights pass the cache's error on undiminished: 0.05 to 0.19 were measured.
+INT4_CACHE_LIMIT = 0.25
 
 
 def converted(shape: str, directory: Path, **options: int) -> tuple[PackedModel, np.ndarray]:
@@ -54,6 +56,8 @@ def test_against_transformers(shape: str, bits: int, group: int, tmp_path: Path)
         for kv_type in ("f16", "int8"):
             fast = native_logits(packed, ids, kv_type=kv_type)
             assert relative_error(fast, truth) <= INT8_LIMIT
+        coarse = native_logits(packed, ids, kv_type="int4")
+        assert relative_error(coarse, truth) <= INT4_CACHE_LIMIT
 
 
 def test_one_token(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@
 namespace qe_test {
 namespace {
 
-const char* kv_name(int type) { return type == 0 ? "F16" : "I8"; }
+constexpr int kI8 = static_cast<int>(KvType::kI8), kI4 = static_cast<int>(KvType::kI4);
 
 void check_stores(const IsaTable& isa) {
   const IsaTable& truth = *scalar_table();
   Random random(6);
   const float sizes[] = {1, 1e-6f, 30, 1e7f, 1e-3f, 0};
   for (int type = 0; type < kKvTypes; ++type) {
-    Check check(isa, format("store_key, store_value %s: codes, scales", kv_name(type)), 0);
+    Check check(isa, format("store_key, store_value %s: codes, scales", kv_type_name(type)), 0);
     for (int head_dim : {32, 64, 96, 128, 256}) {
       const size_t bytes = kv_block_bytes(static_cast<KvType>(type), head_dim);
       Guarded<uint8_t> key(bytes), value(bytes), true_key(bytes), true_value(bytes);
@@ -30,6 +30,9 @@ void check_stores(const IsaTable& isa) {
           for (int d = 0; d < head_dim; ++d) x[d] = 0.5f * float(random.between(-253, 253)) * scale;
           x[random.between(0, head_dim - 1)] = largest;
         }
+        if (slot % 8 == 5) {  // a group of zeros, and one whose extremes differ in sign only
+          for (int d = 0; d < 32; ++d) x[d] = slot == 5 ? 0.0f : float(d % 15 - 7);
+        }
         const std::string where = format("head_dim %d, slot %d", head_dim, slot);
         isa.store_key[type](key.data(), slot, x.data(), head_dim);
         isa.store_value[type](value.data(), slot, x.data(), head_dim);
@@ -42,13 +45,15 @@ void check_stores(const IsaTable& isa) {
   }
 }
 
-// A vector whose INT8 scale is exactly 1, or any.
-void make_vector(Random& random, bool integers, Guarded<float>& x) {
+// A vector whose INT8 or INT4 scales are exactly 1, or any.
+void make_vector(Random& random, bool integers, int type, Guarded<float>& x) {
+  const int most = type == kI4 ? 7 : 127, least = type == kI4 ? -8 : -127;
   for (size_t d = 0; d < x.size(); ++d) {
-    x[d] = integers ? static_cast<float>(random.between(-127, 127)) : random.around_zero(4);
+    x[d] = integers ? static_cast<float>(random.between(least, most)) : random.around_zero(4);
   }
   for (size_t g = 0; g < x.size() && integers; g += kActivationGroup) {
-    x[g + random.between(0, kActivationGroup - 1)] = random.between(0, 1) ? 127.0f : -127.0f;
+    const bool positive = type != kI4 && random.between(0, 1);
+    x[g + random.between(0, kActivationGroup - 1)] = static_cast<float>(positive ? most : least);
   }
 }
 
@@ -57,11 +62,11 @@ void scores_case(Check& check, const IsaTable& isa, Random& random, int type, in
   const int positions = n_blocks * kKvBlock - random.between(0, kKvBlock - 1);
   const Guarded<uint8_t> blocks =
       kv_blocks(static_cast<KvType>(type), true, n_blocks, head_dim, positions,
-                [&](Guarded<float>& x) { make_vector(random, exact, x); });
+                [&](Guarded<float>& x) { make_vector(random, exact, type, x); });
   Guarded<float> x(static_cast<size_t>(n) * head_dim), scale(x.size() / kActivationGroup);
   Guarded<int8_t> codes(x.size());
   Guarded<int32_t> sum(scale.size());
-  make_vector(random, exact, x);
+  make_vector(random, exact, kI8, x);
   scalar_table()->quantize(x.data(), n * head_dim, codes.data(), scale.data(), sum.data());
   Queries queries{x.data(), {}, n};
   if (type != 0) queries.quantized = {codes.data(), scale.data(), sum.data(), n, head_dim};
@@ -83,12 +88,12 @@ void scores_case(Check& check, const IsaTable& isa, Random& random, int type, in
 // With integers, value scales are 1 and the largest weight is 127 (exact) or any (near ties).
 void accumulate_case(Check& check, const IsaTable& isa, Random& random, int type, int head_dim,
                      int n, int n_blocks, bool exact) {
-  const bool ties = type == 1 && !exact && random.between(0, 1) == 0, integers = exact || ties;
+  const bool ties = type != 0 && !exact && random.between(0, 1) == 0, integers = exact || ties;
   const int positions = n_blocks * kKvBlock - random.between(0, kKvBlock - 1);
   Guarded<uint8_t> blocks =
       kv_blocks(static_cast<KvType>(type), false, n_blocks, head_dim, positions,
-                [&](Guarded<float>& x) { make_vector(random, integers, x); });
-  for (int s = positions % kKvBlock; type == 1 && s % kKvBlock != 0; ++s) {
+                [&](Guarded<float>& x) { make_vector(random, integers, type, x); });
+  for (int s = positions % kKvBlock; type != 0 && s % kKvBlock != 0; ++s) {
     // An empty slot's scale may be anything: its weight is 0.
     const uint16_t infinity = 0x7c00;
     std::memcpy(&blocks[blocks.size() - 2 * (kKvBlock - s)], &infinity, 2);
@@ -140,12 +145,12 @@ void accumulate_case(Check& check, const IsaTable& isa, Random& random, int type
 void check_attention(const IsaTable& isa) {
   Random random(7);
   for (int type = 0; type < kKvTypes; ++type) {
-    // Exact integers: unit scales in an INT8 cache.
+    // Exact integers: unit scales in an INT8 or INT4 cache.
     for (bool exact : {false, true}) {
       if (exact && type == 0) continue;
       const char* norm = exact ? "integers" : "row";
-      Check scores(isa, format("scores %s, %s", kv_name(type), norm), exact ? 0 : kTolerance);
-      Check accumulate(isa, format("accumulate %s, %s", kv_name(type), norm),
+      Check scores(isa, format("scores %s, %s", kv_type_name(type), norm), exact ? 0 : kTolerance);
+      Check accumulate(isa, format("accumulate %s, %s", kv_type_name(type), norm),
                        exact ? 0 : kTolerance);
       for (int head_dim : {32, 64, 96, 128, 256}) {
         for (int n = 1; n <= 20; ++n) {

@@ -249,6 +249,11 @@ inline Weights dense_weights(Random& random, Type type, int rows, int cols) {
 
 // --- the KV cache
 
+inline const char* kv_type_name(int type) {
+  static const char* const names[kKvTypes] = {"F16", "I8", "I4"};
+  return names[type];
+}
+
 // n_blocks blocks whose first `filled` positions hold the vectors that make(values) writes.
 template <typename Make>
 Guarded<uint8_t> kv_blocks(KvType type, bool keys, int n_blocks, int head_dim, int filled,

@@ -141,9 +141,8 @@ inline void measure_attention(const IsaTable& isa, int threads, const Stream& st
           }
         }
       });
-      report(
-          format("%s %s n %d", keys ? "scores" : "accumulate", type == 0 ? "F16" : "I8", n).c_str(),
-          time, static_cast<double>(blocks) * bytes, 2.0 * n * blocks * kKvBlock * kHeadDim);
+      report(format("%s %s n %d", keys ? "scores" : "accumulate", kv_type_name(type), n).c_str(),
+             time, static_cast<double>(blocks) * bytes, 2.0 * n * blocks * kKvBlock * kHeadDim);
     }
   }
 }

@@ -234,12 +234,13 @@ void test_refusals(const Harness& h, const std::string& name) {
 
 void test_model(const Harness& base, const std::string& name) {
   for (int threads : {1, 2, 3}) {
-    for (qe::KvType type : {qe::KvType::kF16, qe::KvType::kI8}) {
+    for (qe::KvType type : {qe::KvType::kF16, qe::KvType::kI8, qe::KvType::kI4}) {
       Harness h = base;
       h.params.threads = h.params.prefill_threads = threads;
       h.params.kv_type = type;
-      const std::string label = name + (type == qe::KvType::kF16 ? " f16 " : " int8 ") +
-                                std::to_string(threads) + " threads";
+      const char* const kinds[qe::kKvTypes] = {" f16 ", " int8 ", " int4 "};
+      const std::string label =
+          name + kinds[static_cast<int>(type)] + std::to_string(threads) + " threads";
       test_equivalences(h, label);
       if (threads == 2) test_refusals(h, label);
     }

@@ -139,10 +139,12 @@ def test_more_memory_never_means_less(first: int, second: int) -> None:
         try:
             chosen = select(DeviceProfile(total, available, GIB, 8, 4, 4, "", True), [SMALL])
         except MemoryLimitError:
-            reached.append((0, 0))
+            reached.append((0, 0, 0))
             continue
         # A wider KV type outranks a longer context, as long as half of the context remains.
-        reached.append((KV_TYPES[::-1].index(chosen.kv_type), chosen.context))
+        exact = KV_TYPES[::-1].index(chosen.kv_type)
+        above = 2 * chosen.context >= 8192
+        reached.append((1, exact, chosen.context) if above else (0, chosen.context, exact))
     assert reached[0] <= reached[1]
 
 
@@ -162,13 +164,15 @@ def test_context_shrinks_first_then_the_cache_then_the_model() -> None:
     assert list(dict.fromkeys(order)) == [
         ("Qwen3-1.7B", "f16"),
         ("Qwen3-1.7B", "int8"),
+        ("Qwen3-1.7B", "int4"),
         ("Qwen3-0.6B", "f16"),
         ("Qwen3-0.6B", "int8"),
+        ("Qwen3-0.6B", "int4"),
     ]
     f16 = [context for model, kv, context in seen if (model, kv) == ("Qwen3-1.7B", "f16")]
     assert (f16[0], f16[-1]) == (8192, 4096)
     assert f16 == sorted(f16, reverse=True)
-    assert seen[-1] == ("Qwen3-0.6B", "int8", 512)
+    assert seen[-1] == ("Qwen3-0.6B", "int4", 512)
 
 
 def test_one_gigabyte_phone_still_answers() -> None:
@@ -178,16 +182,9 @@ def test_one_gigabyte_phone_still_answers() -> None:
     assert chosen.predicted_peak <= profile.available_ram - chosen.reserve
 
 
-def test_int4_cache_is_taken_where_it_is_offered() -> None:
-    def predict(facts: ModelFacts, engine: EngineConfig) -> int:
-        # 32 values take 18 bytes in INT4 and 32.5 in INT8.
-        share = 0.55 if engine.kv_type == "int4" else 1.0
-        known = replace(engine, kv_type="int8", context=int(engine.context * share))
-        return predict_peak(facts, known)
-
+def test_int4_cache_is_taken_where_an_int8_cache_would_be_too_short() -> None:
     def kv(profile: DeviceProfile) -> tuple[str, int]:
-        offered = ("f16", "int8", "int4")
-        chosen = select(profile, [SMALL], kv_types=offered, predict=predict)
+        chosen = select(profile, [SMALL])
         return chosen.kv_type, chosen.context
 
     assert kv(phone(1.4, 0.6)) == ("int4", 512)

@@ -213,6 +213,102 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
   }
 }
 
+// --- INT4 cache
+
+void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
+               size_t out_stride) {
+  linear_q4(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
+}
+
+// One query's 16 weights in -127..127, four to a register, 8 times their sum, and the size of one
+// step.
+struct SignedWeights16 {
+  __m256i codes[4];
+  __m256i offset;
+  __m256 step;
+};
+
+// Returns false if all weights, and with them the codes and the step, are 0.
+QE_INLINE bool quantize_signed(const float* p, const uint8_t* scales, SignedWeights16* out) {
+  const __m256 zero = _mm256_setzero_ps();
+  __m256 weight[2];
+  for (int h = 0; h < 2; ++h) {
+    const __m256 probability = _mm256_loadu_ps(p + 8 * h);
+    // An empty slot's p of 0 has to win over whatever its scale is.
+    weight[h] = _mm256_and_ps(_mm256_mul_ps(probability, load_half8(scales + 16 * h)),
+                              _mm256_cmp_ps(probability, zero, _CMP_GT_OQ));
+  }
+  const float largest = horizontal_max(_mm256_max_ps(magnitude(weight[0]), magnitude(weight[1])));
+  const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+  const __m256i bytes = round_to_int8(_mm256_mul_ps(weight[0], inverse),
+                                      _mm256_mul_ps(weight[1], inverse), zero, zero);
+  out->step = _mm256_set1_ps(largest / 127.0f);
+  const __m256i both = _mm256_permute4x64_epi64(bytes, 0x44);
+  out->codes[0] = _mm256_shuffle_epi32(both, 0x00);
+  out->codes[1] = _mm256_shuffle_epi32(both, 0x55);
+  out->codes[2] = _mm256_shuffle_epi32(both, 0xaa);
+  out->codes[3] = _mm256_shuffle_epi32(both, 0xff);
+  __m256i quads =
+      _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(8), both), _mm256_set1_epi16(1));
+  quads = _mm256_add_epi32(quads, _mm256_shuffle_epi32(quads, 0x4e));
+  out->offset = _mm256_add_epi32(quads, _mm256_shuffle_epi32(quads, 0xb1));
+  return largest > 0;
+}
+
+// Adds one group of 32 dims of one block's values to kN outputs.
+template <int kN>
+QE_INLINE void accumulate_group_i4(const uint8_t* group, const float* p, size_t p_stride,
+                                   float* out, size_t out_stride) {
+  const __m256i low_nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  SignedWeights16 weights[kN];
+  bool any = false;
+  for (int i = 0; i < kN; ++i) {
+    any |= quantize_signed(p + i * p_stride, group + kI4CodeBytes, &weights[i]);
+  }
+  if (!any) return;
+  for (int half = 0; half < 2; ++half) {
+    // The products of nibbles by at most 127, 8 to a lane, fit 16 bits.
+    __m256i low[kN], high[kN];
+    for (int j = 0; j < 4; ++j) {
+      const __m256i bytes = load256(group + 64 * j + 32 * half);
+      const __m256i low_values = _mm256_and_si256(bytes, low_nibble);
+      const __m256i high_values = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low_nibble);
+      for (int i = 0; i < kN; ++i) {
+        const __m256i a = _mm256_maddubs_epi16(low_values, weights[i].codes[j]);
+        const __m256i b = _mm256_maddubs_epi16(high_values, weights[i].codes[j]);
+        low[i] = j == 0 ? a : _mm256_add_epi16(low[i], a);
+        high[i] = j == 0 ? b : _mm256_add_epi16(high[i], b);
+      }
+    }
+    for (int i = 0; i < kN; ++i) {
+      float* at = out + i * out_stride + 8 * half;
+      const __m256i sum[2] = {low[i], high[i]};
+      for (int k = 0; k < 2; ++k, at += 16) {
+        const __m256i total = _mm256_sub_epi32(_mm256_madd_epi16(sum[k], ones), weights[i].offset);
+        _mm256_storeu_ps(
+            at, _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), weights[i].step, _mm256_loadu_ps(at)));
+      }
+    }
+  }
+}
+
+void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                   size_t p_stride, int n, float* out, size_t out_stride) {
+  const int groups = head_dim / kI4Group;
+  for (int b = 0; b < n_blocks; ++b) {
+    for (int g = 0; g < groups; ++g, blocks += kI4GroupBytes) {
+      prefetch_ahead(blocks, kI4GroupBytes);
+      const float* weight = p + kKvBlock * b;
+      float* row = out + kI4Group * g;
+      int left = n;
+      for (; left >= 2; left -= 2, weight += 2 * p_stride, row += 2 * out_stride) {
+        accumulate_group_i4<2>(blocks, weight, p_stride, row, out_stride);
+      }
+      if (left == 1) accumulate_group_i4<1>(blocks, weight, p_stride, row, out_stride);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace avx2
 }  // namespace qe

@@ -149,6 +149,75 @@ void store_value_i8(uint8_t* block, int slot, const float* x, int head_dim) {
   }
 }
 
+// 32 values rounded to 16 bits, in the order of two packs of 32-bit registers.
+struct Shorts32 {
+  __m256i low, high;
+};
+
+QE_INLINE Shorts32 round_to_int16(const __m256 (&x)[4], float factor) {
+  __m256i rounded[4];
+  for (int i = 0; i < 4; ++i) {
+    rounded[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], _mm256_set1_ps(factor)));
+  }
+  return {_mm256_packs_epi32(rounded[0], rounded[1]), _mm256_packs_epi32(rounded[2], rounded[3])};
+}
+
+QE_INLINE int32_t dot_int16(const Shorts32& a, const Shorts32& b) {
+  return horizontal_sum(
+      _mm256_add_epi32(_mm256_madd_epi16(a.low, b.low), _mm256_madd_epi16(a.high, b.high)));
+}
+
+// Writes the nibbles of one group and returns its scale.
+QE_INLINE uint16_t quantize_i4(const float* from, uint8_t* nibbles) {
+  const __m256 negative = _mm256_set1_ps(-0.0f);
+  const __m256 x[4] = {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8), _mm256_loadu_ps(from + 16),
+                       _mm256_loadu_ps(from + 24)};
+  const float high =
+      horizontal_max(_mm256_max_ps(_mm256_max_ps(x[0], x[1]), _mm256_max_ps(x[2], x[3])));
+  const float low = -horizontal_max(
+      _mm256_xor_ps(_mm256_min_ps(_mm256_min_ps(x[0], x[1]), _mm256_min_ps(x[2], x[3])), negative));
+  const float extreme = high >= -low ? high : low, largest = extreme < 0 ? -extreme : extreme;
+  if (!(largest >= kI4Least)) {
+    memset(nibbles, 8, kI4Group);
+    return 0;
+  }
+  const Shorts32 steps = round_to_int16(x, kI4Steps / largest);
+  Shorts32 best = {};
+  int32_t product = 0, squares = 1;
+  for (int k = 0; k < kI4Ratios; ++k) {
+    Shorts32 codes = round_to_int16(x, -kI4Ratio[k] / extreme);
+    const __m256i least = _mm256_set1_epi16(-8), most = _mm256_set1_epi16(7);
+    codes = {_mm256_min_epi16(_mm256_max_epi16(codes.low, least), most),
+             _mm256_min_epi16(_mm256_max_epi16(codes.high, least), most)};
+    const int32_t p = dot_int16(codes, steps), s = dot_int16(codes, codes);
+    if (explained_i4(p, s) <= explained_i4(product, squares)) continue;
+    best = codes;
+    product = p;
+    squares = s;
+  }
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(best.low, best.high), order);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(nibbles),
+                      _mm256_add_epi8(bytes, _mm256_set1_epi8(8)));
+  return scale_i4(product, squares, extreme);
+}
+
+void store_key_i4(uint8_t* block, int slot, const float* x, int head_dim) {
+  uint8_t nibbles[kI4Group];
+  for (int d = 0; d < head_dim; d += kI4Group, block += kI4GroupBytes) {
+    const uint16_t scale = quantize_i4(x + d, nibbles);
+    place_key_i4(block, slot, nibbles, scale);
+  }
+}
+
+void store_value_i4(uint8_t* block, int slot, const float* x, int head_dim) {
+  uint8_t nibbles[kI4Group];
+  for (int d = 0; d < head_dim; d += kI4Group, block += kI4GroupBytes) {
+    const uint16_t scale = quantize_i4(x + d, nibbles);
+    place_value_i4(block, slot, nibbles, scale);
+  }
+}
+
 // --- elementwise
 
 void rms_norm(const float* x, const float* weight, int n, float eps, float* out) {

@@ -212,6 +212,93 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
   }
 }
 
+// --- INT4 cache
+
+void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
+               size_t out_stride) {
+  linear_q4(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
+}
+
+// One query's 16 weights in -127..127, four to a register, -8 times their sum, and the size of one
+// step.
+struct SignedWeights16 {
+  __m512i codes[4];
+  __m512i offset;
+  __m512 step;
+};
+
+// Returns false if all weights, and with them the codes and the step, are 0.
+QE_INLINE bool quantize_signed(const float* p, __m512 scale, SignedWeights16* out) {
+  const __m512 probability = _mm512_loadu_ps(p);
+  // An empty slot's p of 0 has to win over whatever its scale is.
+  const __mmask16 counts = _mm512_cmp_ps_mask(probability, _mm512_setzero_ps(), _CMP_GT_OQ);
+  const __m512 weight = _mm512_maskz_mul_ps(counts, probability, scale);
+  const float largest = _mm512_reduce_max_ps(_mm512_abs_ps(weight));
+  const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+  const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(weight, inverse)));
+  const __m512i all = _mm512_broadcast_i32x4(bytes), eights = _mm512_set1_epi8(8);
+  out->codes[0] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x00));
+  out->codes[1] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x55));
+  out->codes[2] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xaa));
+  out->codes[3] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xff));
+  __m512i sum = _mm512_setzero_si512();
+  for (int j = 0; j < 4; ++j) sum = _mm512_dpbusd_epi32(sum, eights, out->codes[j]);
+  out->offset = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
+  out->step = _mm512_set1_ps(largest / 127.0f);
+  return largest > 0;
+}
+
+// Adds one group of 32 dims of one block's values to kN outputs.
+template <int kN>
+QE_INLINE void accumulate_group_i4(const uint8_t* group, const float* p, size_t p_stride,
+                                   float* out, size_t out_stride) {
+  const __m512i low_nibble = _mm512_set1_epi8(15);
+  const __m512 scale = load_half16(group + kI4CodeBytes);
+  SignedWeights16 weights[kN];
+  bool any = false;
+  for (int i = 0; i < kN; ++i) any |= quantize_signed(p + i * p_stride, scale, &weights[i]);
+  if (!any) return;
+  __m512i sum[kN][2];
+  for (int i = 0; i < kN; ++i) sum[i][0] = sum[i][1] = weights[i].offset;
+  for (int j = 0; j < 4; ++j) {
+    const __m512i bytes = load512(group + 64 * j);
+    const __m512i low = _mm512_and_si512(bytes, low_nibble);
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_nibble);
+    for (int i = 0; i < kN; ++i) {
+      sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], low, weights[i].codes[j]);
+      sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], high, weights[i].codes[j]);
+    }
+  }
+  for (int i = 0; i < kN; ++i) {
+    for (int k = 0; k < 2; ++k) {
+      float* at = out + i * out_stride + 16 * k;
+      _mm512_storeu_ps(
+          at, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][k]), weights[i].step, _mm512_loadu_ps(at)));
+    }
+  }
+}
+
+void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                   size_t p_stride, int n, float* out, size_t out_stride) {
+  const int groups = head_dim / kI4Group;
+  for (int b = 0; b < n_blocks; ++b) {
+    for (int g = 0; g < groups; ++g, blocks += kI4GroupBytes) {
+      prefetch_ahead(blocks, kI4GroupBytes);
+      const float* weight = p + kKvBlock * b;
+      float* row = out + kI4Group * g;
+      int left = n;
+      for (; left >= 4; left -= 4, weight += 4 * p_stride, row += 4 * out_stride) {
+        accumulate_group_i4<4>(blocks, weight, p_stride, row, out_stride);
+      }
+      if (left >= 2) {
+        accumulate_group_i4<2>(blocks, weight, p_stride, row, out_stride);
+        left -= 2, weight += 2 * p_stride, row += 2 * out_stride;
+      }
+      if (left == 1) accumulate_group_i4<1>(blocks, weight, p_stride, row, out_stride);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace avx512
 }  // namespace qe

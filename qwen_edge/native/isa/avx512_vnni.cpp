@@ -32,10 +32,13 @@ const IsaTable* avx512_vnni_table() {
     wider.sums_q4 = avx512::sums_q4;
     wider.sums_q8 = avx512::sums_q8;
     const int f16 = static_cast<int>(KvType::kF16), i8 = static_cast<int>(KvType::kI8);
+    const int i4 = static_cast<int>(KvType::kI4);
     wider.scores[f16] = avx512::scores_f16;
     wider.scores[i8] = avx512::scores_i8;
+    wider.scores[i4] = avx512::scores_i4;
     wider.accumulate[f16] = avx512::accumulate_f16;
     wider.accumulate[i8] = avx512::accumulate_i8;
+    wider.accumulate[i4] = avx512::accumulate_i4;
     return wider;
   }();
   return &table;

@@ -20,23 +20,29 @@ struct QuantizedRows {
   int cols;  // a multiple of 32 and of the weights' group; codes are 0 in the padding
 };
 
-enum class KvType : int32_t { kF16 = 0, kI8 = 1, kF32 = 2 };
+enum class KvType : int32_t { kF16 = 0, kI8 = 1, kI4 = 2, kF32 = 3 };
 // kF32 is the oracle's alone: the tables of instruction sets have no entry for it.
-constexpr int kKvTypes = 2, kReferenceKvTypes = 3;
+constexpr int kKvTypes = 3, kReferenceKvTypes = 4;
 // The KV cache lies in blocks of 16 positions of one head, keys and values apart.
 //   F16  key   [head_dim][16 positions] fp16
 //        value [16 positions][head_dim] fp16
 //   I8   key   [head_dim / 4][16 positions][4 dims] int8, then 16 fp16 scales
 //        value [16 positions / 4][head_dim][4 positions] int8, then 16 fp16 scales
+//   I4   groups of 32 dims, 288 bytes each: 4 chunks of 64 bytes, then 16 fp16 scales
+//        key   as an INT4 weight block whose rows are the positions
+//        value in chunk j, byte 4 r + i holds position 4 j + i's dim r in its low nibble and dim
+//              16 + r in its high one
 //   F32  as F16, in fp32
-// The scale belongs to one position's whole vector: max|x| / 127, rounded to fp16 before the codes
-// are computed with it (code = x * (1 / scale), to nearest even, clamped to +-127; 0 if the scale
-// is 0). Blocks start zeroed, so that an empty slot never holds a NaN.
+// The scale of I8 belongs to one position's whole vector: max|x| / 127, rounded to fp16 before the
+// codes are computed with it (code = x * (1 / scale), to nearest even, clamped to +-127; 0 if the
+// scale is 0). The codes and scale of I4 are what kv_i4.h says; a nibble is the code + 8. Blocks
+// start zeroed, so that an empty slot never holds a NaN.
 constexpr int kKvBlock = 16;
 constexpr size_t kv_block_bytes(KvType type, int head_dim) {
-  return type == KvType::kI8
-             ? static_cast<size_t>(head_dim) * kKvBlock + 2 * kKvBlock
-             : static_cast<size_t>(head_dim) * kKvBlock * (type == KvType::kF32 ? 4 : 2);
+  const size_t values = static_cast<size_t>(head_dim) * kKvBlock;
+  if (type == KvType::kI8) return values + 2 * kKvBlock;
+  if (type == KvType::kI4) return head_dim / 32 * block_bytes(Type::kQ4, 32, false);
+  return values * (type == KvType::kF32 ? 4 : 2);
 }
 
 // Query vectors of one KV head: 1/sqrt(head_dim) is already multiplied in.
@@ -88,6 +94,8 @@ struct IsaTable {
   // out[i * out_stride + d] += sum over slots of p[i * p_stride + 16 b + s] * value[b, s, d]. p >=
   // 0, and p is 0 for slots that hold nothing. kI8: within a block, p * value scale is quantized to
   // 0..127 (to nearest even, by 127 / its maximum), so that the sums over positions are integers.
+  // kI4: likewise for each group of dims; a scale has a sign, so that it is -127..127 by 127 / its
+  // largest magnitude.
   void (*accumulate[kKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
                                size_t p_stride, int n, float* out, size_t out_stride);
   // x = exp(x - maximum), returns the sum; relative error of each exp below 3e-7 for x - maximum

@@ -83,13 +83,12 @@ struct BaselineIsa : RowLayout {
   }
 
   // As SdotIsa::weigh.
-  template <int N, int K>
-  static QE_INLINE void weigh(const int8_t* values, size_t stride, const int8x16_t (&p)[N],
-                              int32x4_t (&sum)[N][K]) {
+  template <bool kNibbles, int N, int K>
+  static QE_INLINE void weigh(const int8x16_t (&values)[4][K], const int8x16_t (&p)[N],
+                              const int32x4_t (&start)[N], int32x4_t (&sum)[N][K]) {
     QE_UNROLL
-    for (int k = 0; k < K; ++k, values += 16) {
-      const int8x16_t v[4] = {vld1q_s8(values), vld1q_s8(values + stride),
-                              vld1q_s8(values + 2 * stride), vld1q_s8(values + 3 * stride)};
+    for (int k = 0; k < K; ++k) {
+      const int8x16_t v[4] = {values[0][k], values[1][k], values[2][k], values[3][k]};
       QE_UNROLL
       for (int i = 0; i < N; ++i) {
         const int32x4_t quads = vreinterpretq_s32_s8(p[i]);
@@ -97,6 +96,18 @@ struct BaselineIsa : RowLayout {
                                   vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 1))};
         const int8x16_t p23[2] = {vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 2)),
                                   vreinterpretq_s8_s32(vdupq_laneq_s32(quads, 3))};
+        if constexpr (kNibbles) {  // all the products of a lane fit 16 bits
+          int16x8_t low = vmull_s8(vget_low_s8(v[0]), vget_low_s8(p01[0]));
+          int16x8_t high = vmull_high_s8(v[0], p01[0]);
+          low = vmlal_s8(low, vget_low_s8(v[1]), vget_low_s8(p01[1]));
+          high = vmlal_high_s8(high, v[1], p01[1]);
+          low = vmlal_s8(low, vget_low_s8(v[2]), vget_low_s8(p23[0]));
+          high = vmlal_high_s8(high, v[2], p23[0]);
+          low = vmlal_s8(low, vget_low_s8(v[3]), vget_low_s8(p23[1]));
+          high = vmlal_high_s8(high, v[3], p23[1]);
+          sum[i][k] = vpadalq_s16(start[i], vpaddq_s16(low, high));
+          continue;
+        }
         const int16x8_t low01 = vmlal_s8(vmull_s8(vget_low_s8(v[0]), vget_low_s8(p01[0])),
                                          vget_low_s8(v[1]), vget_low_s8(p01[1]));
         const int16x8_t low23 = vmlal_s8(vmull_s8(vget_low_s8(v[2]), vget_low_s8(p23[0])),
@@ -105,7 +116,7 @@ struct BaselineIsa : RowLayout {
         const int16x8_t high23 = vmlal_high_s8(vmull_high_s8(v[2], p23[0]), v[3], p23[1]);
         const int32x4_t total = vpaddq_s32(vpadalq_s16(vpaddlq_s16(low01), low23),
                                            vpadalq_s16(vpaddlq_s16(high01), high23));
-        sum[i][k] = vaddq_s32(total, vdupq_n_s32(kFloatBaseBits));
+        sum[i][k] = vaddq_s32(total, start[i]);
       }
     }
   }
@@ -223,10 +234,10 @@ const IsaTable* neon_table() {
       rope,
       silu_mul,
       add,
-      {store_key_f16, store_key_i8},
-      {store_value_f16, store_value_i8},
-      {scores_f16, scores_i8<BaselineIsa>},
-      {accumulate_f16, accumulate_i8<BaselineIsa>},
+      {store_key_f16, store_key_i8, store_key_i4},
+      {store_value_f16, store_value_i8, store_value_i4},
+      {scores_f16, scores_i8<BaselineIsa>, scores_i4<BaselineIsa>},
+      {accumulate_f16, accumulate_i8<BaselineIsa>, accumulate_i4<BaselineIsa>},
       exp_sum,
       maximum,
       collect,

@@ -60,6 +60,71 @@ void store_value_i8(uint8_t* block, int slot, const float* x, int head_dim) {
   }
 }
 
+// 8 values times a factor, to nearest even, as 16 bits.
+QE_INLINE int16x8_t round8(const float* x, float factor) {
+  const int32x4_t a = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x), factor));
+  const int32x4_t b = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4), factor));
+  return vcombine_s16(vqmovn_s32(a), vqmovn_s32(b));
+}
+
+// sum += a * b
+QE_INLINE int32x4_t add_products8(int32x4_t sum, int16x8_t a, int16x8_t b) {
+  return vmlal_high_s16(vmlal_s16(sum, vget_low_s16(a), vget_low_s16(b)), a, b);
+}
+
+// Writes the nibbles of one group and returns its scale.
+uint16_t quantize_i4(const float* x, uint8_t* nibbles) {
+  float32x4_t top = vld1q_f32(x), bottom = top;
+  for (int i = 4; i < kI4Group; i += 4) {
+    top = vmaxnmq_f32(top, vld1q_f32(x + i));
+    bottom = vminnmq_f32(bottom, vld1q_f32(x + i));
+  }
+  const float high = vmaxnmvq_f32(top), low = vminnmvq_f32(bottom);
+  const float extreme = high >= -low ? high : low, largest = extreme < 0 ? -extreme : extreme;
+  if (!(largest >= kI4Least)) {
+    vst1q_u8(nibbles, vdupq_n_u8(8));
+    vst1q_u8(nibbles + 16, vdupq_n_u8(8));
+    return 0;
+  }
+  int16x8_t steps[4];
+  for (int i = 0; i < 4; ++i) steps[i] = round8(x + 8 * i, kI4Steps / largest);
+  int32_t best_product = 0, best_squares = 1;
+  for (int k = 0; k < kI4Ratios; ++k) {
+    int16x8_t codes[4];
+    int32x4_t product = vdupq_n_s32(0), squares = vdupq_n_s32(0);
+    for (int i = 0; i < 4; ++i) {
+      codes[i] = round8(x + 8 * i, -kI4Ratio[k] / extreme);
+      codes[i] = vminq_s16(vmaxq_s16(codes[i], vdupq_n_s16(-8)), vdupq_n_s16(7));
+      product = add_products8(product, codes[i], steps[i]);
+      squares = add_products8(squares, codes[i], codes[i]);
+    }
+    const int32_t p = vaddvq_s32(product), s = vaddvq_s32(squares);
+    if (explained_i4(p, s) <= explained_i4(best_product, best_squares)) continue;
+    best_product = p;
+    best_squares = s;
+    for (int i = 0; i < 4; ++i) {
+      vst1_u8(nibbles + 8 * i, vreinterpret_u8_s8(vmovn_s16(vaddq_s16(codes[i], vdupq_n_s16(8)))));
+    }
+  }
+  return scale_i4(best_product, best_squares, extreme);
+}
+
+void store_key_i4(uint8_t* block, int slot, const float* x, int head_dim) {
+  uint8_t nibbles[kI4Group];
+  for (int d = 0; d < head_dim; d += kI4Group, block += kI4GroupBytes) {
+    const uint16_t scale = quantize_i4(x + d, nibbles);
+    place_key_i4(block, slot, nibbles, scale);
+  }
+}
+
+void store_value_i4(uint8_t* block, int slot, const float* x, int head_dim) {
+  uint8_t nibbles[kI4Group];
+  for (int d = 0; d < head_dim; d += kI4Group, block += kI4GroupBytes) {
+    const uint16_t scale = quantize_i4(x + d, nibbles);
+    place_value_i4(block, slot, nibbles, scale);
+  }
+}
+
 // N queries against the keys of one block; a dimension of all 16 positions at a time.
 template <int N>
 QE_INLINE void scores_f16_block(const uint8_t* block, int head_dim, const float* q, float* out,

@@ -33,7 +33,9 @@ const IsaTable* neon_dotprod_table() {
     wider.sums_q4 = sums_q4<SdotIsa>;
     wider.sums_q8 = sums_q8<SdotIsa>;
     wider.scores[static_cast<int>(KvType::kI8)] = scores_i8<SdotIsa>;
+    wider.scores[static_cast<int>(KvType::kI4)] = scores_i4<SdotIsa>;
     wider.accumulate[static_cast<int>(KvType::kI8)] = accumulate_i8<SdotIsa>;
+    wider.accumulate[static_cast<int>(KvType::kI4)] = accumulate_i4<SdotIsa>;
     return wider;
   }();
   return &table;

@@ -139,6 +139,7 @@ const IsaTable* neon_i8mm_table() {
     wider.sums_q4 = sums_q4<SmmlaIsa>;
     wider.sums_q8 = sums_q8<SmmlaIsa>;
     wider.scores[static_cast<int>(KvType::kI8)] = scores_i8<SmmlaIsa>;
+    wider.scores[static_cast<int>(KvType::kI4)] = scores_i4<SmmlaIsa>;
     return wider;
   }();
   return &table;

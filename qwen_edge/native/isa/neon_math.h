@@ -13,7 +13,7 @@
 #endif
 #include <arm_neon.h>
 
-#include "isa.h"
+#include "kv_i4.h"
 
 #if defined(__clang__)
 #define QE_UNROLL _Pragma("unroll")

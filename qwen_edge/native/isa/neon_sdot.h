@@ -59,19 +59,18 @@ struct SdotIsa : RowLayout {
     }
   }
 
-  // The sums over 16 positions, in 4 groups `stride` bytes apart, of the values of 4 * K dimensions
-  // weighed for N queries, plus kFloatBaseBits.
-  template <int N, int K>
-  static QE_INLINE void weigh(const int8_t* values, size_t stride, const int8x16_t (&p)[N],
-                              int32x4_t (&sum)[N][K]) {
+  // The sums over 16 positions of the values of 4 * K dimensions weighed for N queries, plus what a
+  // query's sums start from. v[4][K]: 4 dimensions by 4 positions each. kNibbles: all are 0..15.
+  template <bool kNibbles, int N, int K>
+  static QE_INLINE void weigh(const int8x16_t (&v)[4][K], const int8x16_t (&p)[N],
+                              const int32x4_t (&start)[N], int32x4_t (&sum)[N][K]) {
     QE_UNROLL
     for (int g = 0; g < 4; ++g) {
       QE_UNROLL
       for (int k = 0; k < K; ++k) {
-        const int8x16_t v = vld1q_s8(values + g * stride + 16 * k);
         QE_UNROLL
         for (int i = 0; i < N; ++i) {
-          sum[i][k] = lane_product(g == 0 ? vdupq_n_s32(kFloatBaseBits) : sum[i][k], v, p[i], g);
+          sum[i][k] = lane_product(g == 0 ? start[i] : sum[i][k], v[g][k], p[i], g);
         }
       }
     }

@@ -1,7 +1,8 @@
 // The scalar table: complete, portable, and the truth the other tables are tested against.
+#include <algorithm>
 #include <cmath>
 
-#include "isa.h"
+#include "kv_i4.h"
 
 namespace qe {
 namespace {
@@ -333,6 +334,96 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
   }
 }
 
+// --- attention, INT4 cache
+
+// Writes the nibbles of one group and returns its scale.
+uint16_t quantize_i4(const float* x, uint8_t* nibbles) {
+  float high = x[0], low = x[0];
+  for (int i = 1; i < kI4Group; ++i) {
+    high = std::fmax(high, x[i]);
+    low = std::fmin(low, x[i]);
+  }
+  const float extreme = high >= -low ? high : low, largest = std::fabs(extreme);
+  if (!(largest >= kI4Least)) {
+    std::memset(nibbles, 8, kI4Group);
+    return 0;
+  }
+  const float steps = kI4Steps / largest;
+  int32_t best_product = 0, best_squares = 1;
+  for (int k = 0; k < kI4Ratios; ++k) {
+    const float inverse = -kI4Ratio[k] / extreme;
+    int codes[kI4Group];
+    int32_t product = 0, squares = 0;
+    for (int i = 0; i < kI4Group; ++i) {
+      codes[i] = std::min(std::max(static_cast<int>(std::lrintf(x[i] * inverse)), -8), 7);
+      product += codes[i] * static_cast<int32_t>(std::lrintf(x[i] * steps));
+      squares += codes[i] * codes[i];
+    }
+    if (explained_i4(product, squares) <= explained_i4(best_product, best_squares)) continue;
+    best_product = product;
+    best_squares = squares;
+    for (int i = 0; i < kI4Group; ++i) nibbles[i] = static_cast<uint8_t>(codes[i] + 8);
+  }
+  return scale_i4(best_product, best_squares, extreme);
+}
+
+template <void (*kPlace)(uint8_t*, int, const uint8_t*, uint16_t)>
+void store_i4(uint8_t* block, int slot, const float* x, int head_dim) {
+  for (int g = 0; g < head_dim / kI4Group; ++g) {
+    uint8_t nibbles[kI4Group];
+    const uint16_t scale = quantize_i4(x + kI4Group * g, nibbles);
+    kPlace(block + kI4GroupBytes * g, slot, nibbles, scale);
+  }
+}
+
+int key_code_i4(const uint8_t* block, int slot, int d) {
+  const int k = d % kI4Group;
+  const uint8_t byte = block[kI4GroupBytes * (d / kI4Group) + 64 * (k / 8) + 4 * slot + (k & 3)];
+  return (k & 4 ? byte >> 4 : byte & 15) - 8;
+}
+
+int value_code_i4(const uint8_t* block, int slot, int d) {
+  const int k = d % kI4Group;
+  const uint8_t* group = block + kI4GroupBytes * (d / kI4Group);
+  const uint8_t byte = group[64 * (slot / 4) + 4 * (k % 16) + slot % 4];
+  return (k & 16 ? byte >> 4 : byte & 15) - 8;
+}
+
+float group_scale(const uint8_t* block, int slot, int group) {
+  return block_scale(block + kI4GroupBytes * group + kI4CodeBytes, slot);
+}
+
+void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
+               size_t out_stride) {
+  linear_q4(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
+}
+
+void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                   size_t p_stride, int n, float* out, size_t out_stride) {
+  const int groups = head_dim / kI4Group;
+  for (int part = 0; part < n_blocks * groups; ++part) {
+    const int b = part / groups, g = part % groups;
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI4, head_dim);
+    for (int i = 0; i < n; ++i) {
+      float weight[kKvBlock], largest = 0;
+      for (int s = 0; s < kKvBlock; ++s) {
+        const float probability = p[i * p_stride + kKvBlock * b + s];
+        weight[s] = probability > 0 ? probability * group_scale(block, s, g) : 0.0f;
+        largest = std::fmax(largest, std::fabs(weight[s]));
+      }
+      if (largest == 0) continue;
+      const float inverse = 127.0f / largest, step = largest / 127.0f;
+      for (int d = kI4Group * g; d < kI4Group * (g + 1); ++d) {
+        int32_t sum = 0;
+        for (int s = 0; s < kKvBlock; ++s) {
+          sum += static_cast<int>(std::lrintf(weight[s] * inverse)) * value_code_i4(block, s, d);
+        }
+        out[i * out_stride + d] += static_cast<float>(sum) * step;
+      }
+    }
+  }
+}
+
 // --- softmax and sampling
 
 float exp_sum(float* x, int n, float maximum) {
@@ -425,6 +516,40 @@ void reference_accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, 
   }
 }
 
+void reference_scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
+                         float* out, size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI4, head_dim);
+    for (int i = 0; i < q.n; ++i) {
+      for (int s = 0; s < kKvBlock; ++s) {
+        double acc = 0;
+        for (int d = 0; d < head_dim; ++d) {
+          acc += static_cast<double>(q.x[static_cast<size_t>(i) * head_dim + d]) *
+                 (key_code_i4(block, s, d) * group_scale(block, s, d / kI4Group));
+        }
+        out[i * out_stride + kKvBlock * b + s] = static_cast<float>(acc);
+      }
+    }
+  }
+}
+
+void reference_accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                             size_t p_stride, int n, float* out, size_t out_stride) {
+  for (int b = 0; b < n_blocks; ++b) {
+    const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI4, head_dim);
+    for (int i = 0; i < n; ++i) {
+      for (int s = 0; s < kKvBlock; ++s) {
+        const float probability = p[i * p_stride + kKvBlock * b + s];
+        if (probability == 0) continue;
+        for (int d = 0; d < head_dim; ++d) {
+          out[i * out_stride + d] += probability * group_scale(block, s, d / kI4Group) *
+                                     static_cast<float>(value_code_i4(block, s, d));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void dequantize_columns(const Matrix& w, int row, int begin, int end, float* out) {
@@ -467,10 +592,10 @@ const IsaTable* scalar_table() {
       rope,
       silu_mul,
       add,
-      {store_key<Half>, store_key_i8},
-      {store_value<Half>, store_value_i8},
-      {scores<Half>, scores_i8},
-      {accumulate<Half>, accumulate_i8},
+      {store_key<Half>, store_key_i8, store_i4<place_key_i4>},
+      {store_value<Half>, store_value_i8, store_i4<place_value_i4>},
+      {scores<Half>, scores_i8, scores_i4},
+      {accumulate<Half>, accumulate_i8, accumulate_i4},
       exp_sum,
       maximum,
       collect,
@@ -482,10 +607,10 @@ const IsaTable* scalar_table() {
 const ReferenceTable& reference_table() {
   static const ReferenceTable table = {
       reference_linear,
-      {store_key<Half>, store_key_i8, store_key<Single>},
-      {store_value<Half>, store_value_i8, store_value<Single>},
-      {scores<Half>, reference_scores_i8, scores<Single>},
-      {accumulate<Half>, reference_accumulate_i8, accumulate<Single>},
+      {store_key<Half>, store_key_i8, store_i4<place_key_i4>, store_key<Single>},
+      {store_value<Half>, store_value_i8, store_i4<place_value_i4>, store_value<Single>},
+      {scores<Half>, reference_scores_i8, reference_scores_i4, scores<Single>},
+      {accumulate<Half>, reference_accumulate_i8, reference_accumulate_i4, accumulate<Single>},
   };
   return table;
 }

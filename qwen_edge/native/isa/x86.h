@@ -21,7 +21,7 @@
 #include <cpuid.h>
 #include <string.h>
 
-#include "isa.h"
+#include "kv_i4.h"
 
 #define QE_INLINE inline __attribute__((always_inline))
 
