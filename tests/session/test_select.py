@@ -187,7 +187,8 @@ def test_int4_cache_is_taken_where_an_int8_cache_would_be_too_short() -> None:
         chosen = select(profile, [SMALL])
         return chosen.kv_type, chosen.context
 
-    assert kv(phone(1.4, 0.6)) == ("int4", 512)
+    assert kv(phone(1.4, 0.6)) == ("int8", 512)
+    assert kv(phone(1.4, 0.44)) == ("int4", 512)
     assert kv(phone(3.6, 1.4)) == ("int8", 4096)
     assert kv(phone(3.6, 0.57))[0] == "int4"
     assert select(phone(1.4, 0.9), [SMALL], kv_types=("f16",)).kv_type == "f16"
