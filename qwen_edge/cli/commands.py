@@ -23,6 +23,7 @@ SUMMARY = "Run INT4 Qwen3 models on this device's CPU, offline."
 COMMANDS = {
     "chat": "Talk with a model.",
     "run": "Answer one prompt, from arguments or standard input.",
+    "bench": "Measure speed and memory on this device.",
     "models": "List, inspect and remove the models on this device.",
     "convert": "Turn a checkpoint into a model file.",
     "doctor": "Look at this device and say what it can run.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.session.setting_table import SETTINGS
 
@@ -56,7 +58,11 @@ def _option(key: str) -> Option:
 THINKING = Option("thinking", ("--think",), SETTINGS["thinking"].help, off="--no-think")
 MODEL_OPTIONS = (*map(_option, _FORMS), THINKING)
 
+# What bears on speed and memory.
+_ENGINE = {"model", "context", "kv", "threads", "prefill_threads", "memory_cap", "reserve"}
+ENGINE_OPTIONS = tuple(option for option in MODEL_OPTIONS if option.name in _ENGINE)
 
-def flags_of(values: Values) -> dict[str, object]:
+
+def flags_of(values: Values, options: Sequence[Option] = MODEL_OPTIONS) -> dict[str, object]:
     """The settings given on the command line, by key; None where one was not given."""
-    return {option.name.replace("_", "-"): values[option.name] for option in MODEL_OPTIONS}
+    return {option.name.replace("_", "-"): values[option.name] for option in options}

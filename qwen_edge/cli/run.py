@@ -146,6 +146,8 @@ def _answer(
 def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> None:
     import json
 
+    from qwen_edge.host.memory_facts import own_memory
+
     stats = answer.stats
     timings = {
         key: value
@@ -176,6 +178,7 @@ def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> Non
                     "total_tokens": stats.prompt_tokens + stats.generated_tokens,
                 },
                 "timings": {"load_seconds": load_seconds, **timings},
+                "memory": {"peak": own_memory().peak},
             },
             ensure_ascii=False,
         )

@@ -224,6 +224,10 @@ class Progress:
             self._drawn = True
             self._raw(_ERASE_LINE + self.line(done, now - self._start, width()))
 
+    def describe(self, label: str, total: int) -> None:
+        """Changes what is going on, in the user's language already, and how much there is to do."""
+        self._label, self._total = label, total
+
     def clear(self) -> None:
         """Takes the bar off the screen; a later update draws it anew."""
         if self._drawn:

@@ -79,6 +79,7 @@ def _library() -> ctypes.CDLL:
         library.qe_session_forward.argtypes = [handle, handle, integer]
         library.qe_session_truncate.argtypes = [handle, integer, integer]
         library.qe_session_fork.argtypes = [handle, integer, integer, integer]
+        library.qe_session_stretch.argtypes = [handle, integer, integer]
         library.qe_session_scratch_bytes.argtypes = [handle]
         library.qe_session_scratch_bytes.restype = ctypes.c_uint64
         library.qe_session_logits.argtypes = [handle, integer]
@@ -239,6 +240,24 @@ class NativeEngine:
         """See ``Engine.fork``."""
         check(_library().qe_session_fork(self._open_session(), source, target, length))
         self._ids[target] = self._ids[source][:length]
+
+    def stretch(self, length: int, sequence: int = 0) -> None:
+        """Lengthens a sequence without computing, to measure at a depth that is costly to reach.
+
+        The new positions hold copies of the first ones in memory of their own: what follows costs
+        what it would in earnest, and means nothing.
+
+        Args:
+            length: at most the context.
+            sequence: which KV cache; it holds at least 16 positions.
+
+        Raises:
+            MemoryLimitError: the KV cache could not grow.
+            UsageError: a length is out of range.
+        """
+        check(_library().qe_session_stretch(self._open_session(), sequence, length))
+        ids = self._ids[sequence]
+        ids += [ids[0]] * (length - len(ids))
 
     def scratch_bytes(self) -> int:
         """Bytes of scratch memory held now; the KV cache comes on top."""

@@ -183,6 +183,10 @@ QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t targ
   return qe::guarded([&] { session->session.fork(source, target, length); });
 }
 
+QE_API int32_t qe_session_stretch(qe_session* session, int32_t sequence, int32_t length) {
+  return qe::guarded([&] { session->session.stretch(sequence, length); });
+}
+
 QE_API uint64_t qe_session_scratch_bytes(const qe_session* session) {
   return session->session.scratch_bytes();
 }

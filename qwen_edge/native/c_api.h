@@ -57,6 +57,9 @@ QE_API const float* qe_session_logits(const qe_session* session, int32_t i);
 QE_API int32_t qe_session_truncate(qe_session* session, int32_t sequence, int32_t length);
 QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t target, int32_t length);
 QE_API uint64_t qe_session_scratch_bytes(const qe_session* session);
+// For measurements: lengthens a sequence of at least 16 positions to `length` without computing, by
+// repeating its first positions' keys and values in memory of their own.
+QE_API int32_t qe_session_stretch(qe_session* session, int32_t sequence, int32_t length);
 
 QE_API int32_t qe_sampler_create(int32_t vocab, const qe_sampling* params, qe_sampler** out);
 QE_API void qe_sampler_destroy(qe_sampler* sampler);
@@ -73,3 +76,7 @@ QE_API int32_t qe_sampler_sample(qe_sampler* sampler, float* logits, int32_t* to
 // Natural logarithm of the softmax: of one token, and of the n most likely, best first.
 QE_API int32_t qe_logprobs(const float* logits, int32_t vocab, int32_t token, int32_t n,
                            int32_t* ids, double* logprobs, double* token_logprob);
+
+// Seconds that all threads together took to read a buffer of so many bytes (rounded down to MiB),
+// one entry for each pass. The buffer lives only as long as the call.
+QE_API int32_t qe_read_bandwidth(uint64_t bytes, int32_t threads, int32_t passes, double* seconds);

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -21,6 +22,15 @@ void KvChunk::copy_positions(const KvChunk& source, int positions) {
   const size_t used = blocks * (run_bytes_ / kChunkBlocks);
   for (size_t run = 0; run < bytes_; run += run_bytes_) {
     std::memcpy(data_ + run, source.data_ + run, used);
+  }
+}
+
+void KvChunk::repeat_block(const KvChunk& source, int first, int end) {
+  const size_t block = run_bytes_ / kChunkBlocks;
+  for (size_t run = 0; run < bytes_; run += run_bytes_) {
+    for (int i = first; i < end; ++i) {
+      std::memcpy(data_ + run + i * block, source.data_ + run, block);
+    }
   }
 }
 
@@ -55,6 +65,19 @@ void KvSequence::fork(const KvSequence& source, int length) {
     chunks.push_back(std::move(copy));
   }
   chunks_.swap(chunks);
+  length_ = length;
+}
+
+void KvSequence::stretch(int length) {
+  // A block that is begun keeps what it has; its other slots stay zero.
+  const int begin = (length_ + kKvBlock - 1) / kKvBlock;
+  const int end = (length + kKvBlock - 1) / kKvBlock;
+  reserve(length);
+  for (int c = begin / kChunkBlocks; c < chunks(); ++c) {
+    const int first = c * kChunkBlocks;
+    chunk(c).repeat_block(chunk(0), std::max(begin - first, 0),
+                          std::min(end - first, kChunkBlocks));
+  }
   length_ = length;
 }
 

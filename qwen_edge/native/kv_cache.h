@@ -33,6 +33,8 @@ class KvChunk {
   uint8_t* keys(int layer, int head) { return data_ + run(layer, head); }
   uint8_t* values(int layer, int head) { return data_ + run(layer, head) + run_bytes_; }
   void copy_positions(const KvChunk& source, int positions);
+  // Fills the blocks first .. end - 1 of each run with copies of the source's first block.
+  void repeat_block(const KvChunk& source, int first, int end);
 
  private:
   size_t run(int layer, int head) const {
@@ -59,6 +61,9 @@ class KvSequence {
   void truncate(int length);
   // Becomes the first `length` positions of source; whole chunks are shared, the last is copied.
   void fork(const KvSequence& source, int length);
+  // For measurements: lengthens the sequence without computing. The new positions hold copies of
+  // the first block's, which has to be whole, so that reading them costs what it does in earnest.
+  void stretch(int length);
 
  private:
   KvShape shape_;

@@ -72,6 +72,15 @@ void Session::fork(int source, int target, int length) {
   }
 }
 
+void Session::stretch(int index, int length) {
+  KvSequence& target = sequence(index);
+  if (target.length() < kKvBlock || length < target.length() || length > params_.context) {
+    throw Error(kArgument, "cannot stretch " + std::to_string(target.length()) + " positions to " +
+                               std::to_string(length));
+  }
+  target.stretch(length);
+}
+
 size_t Session::scratch_bytes() const {
   size_t bytes = hidden_.bytes() + normed_.bytes() + attended_.bytes() + activated_.bytes() +
                  qkv_.bytes() + projected_.bytes() + cosine_.bytes() + sine_.bytes() +

@@ -41,6 +41,8 @@ class Session {
   KvSequence& sequence(int index);
   void truncate(int sequence, int length);
   void fork(int source, int target, int length);
+  // For measurements: see KvSequence::stretch.
+  void stretch(int sequence, int length);
   // Bytes of scratch memory held now, the KV cache apart.
   size_t scratch_bytes() const;
 

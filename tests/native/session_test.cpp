@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
@@ -219,6 +220,49 @@ void test_long_context(const Harness& base, const std::string& name) {
   }
 }
 
+// Lengthening for measurements: copies in memory of their own, and nothing else is touched.
+void test_stretch(const Harness& base, const std::string& name) {
+  const int begun = qe::kKvBlock + 3, length = qe::kChunkPositions + 2 * qe::kKvBlock + 5;
+  Harness h = base;
+  const qe::ModelConfig& c = h.model.config;
+  h.params.context = length + 1;
+  h.params.max_rows = begun + 4;
+  h.tokens.resize(begun + 4, 1);
+  qe::Session session = h.session();
+  const Logits reference = h.feed(session, 0, 0, begun + 4, begun + 4);
+  session.truncate(0, begun);
+  session.fork(0, 1, begun);
+  session.stretch(0, length);
+  const qe::KvSequence& stretched = session.sequence(0);
+  const size_t block = qe::kv_block_bytes(h.params.kv_type, c.head_dim);
+  bool copied = stretched.length() == length && stretched.chunks() == 2;
+  for (int layer = 0; layer < c.layers; ++layer) {
+    for (int head = 0; head < c.kv_heads; ++head) {
+      const uint8_t* first = stretched.chunk(0).values(layer, head);
+      const uint8_t* last = stretched.chunk(1).values(layer, head) + 2 * block;
+      copied = copied && std::memcmp(first, last, block) == 0 &&
+               std::memcmp(stretched.chunk(1).keys(layer, head), first, block) != 0;
+    }
+  }
+  check(copied, name + " stretched", 0);
+  const qe::Row next{0, length, 1, 1};
+  session.forward(&next, 1);
+  const float* logits = session.logits(0);
+  check(std::all_of(logits, logits + c.vocab, [](float x) { return std::isfinite(x); }),
+        name + " goes on after a stretch", 0);
+  // The slots behind the truncation are written anew.
+  const Logits tail(reference.begin() + static_cast<size_t>(begun) * c.vocab, reference.end());
+  session.truncate(0, begun);
+  double error = distance(h.feed(session, 0, begun, begun + 4, 2), tail);
+  error = std::max(error, distance(h.feed(session, 1, begun, begun + 4, 4), tail));
+  check(error == 0, name + " undone stretch", error);
+  session.truncate(1, qe::kKvBlock - 1);
+  check(throws([&] { session.stretch(1, length); }) && throws([&] { session.stretch(0, 2); }) &&
+            throws([&] { session.stretch(0, h.params.context + 1); }) &&
+            session.sequence(1).length() == qe::kKvBlock - 1,
+        name + " refuses to stretch out of range", 0);
+}
+
 void test_refusals(const Harness& h, const std::string& name) {
   qe::Session session = h.session();
   h.feed(session, 0, 0, 8, 8);
@@ -243,6 +287,7 @@ void test_model(const Harness& base, const std::string& name) {
           name + kinds[static_cast<int>(type)] + std::to_string(threads) + " threads";
       test_equivalences(h, label);
       if (threads == 2) test_refusals(h, label);
+      if (threads == 2) test_stretch(h, label);
     }
   }
 }

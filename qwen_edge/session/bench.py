@@ -1,0 +1,336 @@
+"""A benchmark of one model on this device, within a budget of time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import qwen_edge
+from qwen_edge.engine.native import isa_name
+from qwen_edge.errors import MemoryLimitError, QwenEdgeError
+from qwen_edge.host.battery import battery_temperature
+from qwen_edge.host.caches import largest_cache
+from qwen_edge.host.device import read_device
+from qwen_edge.model.synthetic import make_synthetic
+from qwen_edge.session.answer import AnswerOptions
+from qwen_edge.session.bench_engine import EngineBench, bytes_per_token
+from qwen_edge.session.bench_plan import (
+    Scope,
+    Speed,
+    cost,
+    decode_steps,
+    make_scope,
+    plan_repeats,
+)
+from qwen_edge.session.bench_process import QUESTION, start_cold
+from qwen_edge.session.bench_result import Measure, Part, Remark, Report, in_order
+from qwen_edge.session.bench_stability import (
+    TURNS,
+    expected_seconds,
+    measure_stability,
+    tokens_per_turn,
+)
+from qwen_edge.session.conversation import USER, Message, encode_messages
+from qwen_edge.session.loaded import LoadedModel
+from qwen_edge.session.models import SUFFIX, SYNTHETIC_SUFFIX
+from qwen_edge.session.plan import Plan, make_plan
+
+# Seconds for everything; three minutes and forty seconds are promised.
+BUDGET, QUICK_BUDGET = 150.0, 30.0
+# Shares of the budget: processes started afresh, and the chat of what is left after them.
+_COLD_SHARE, _CHAT_SHARE = 0.12, 0.3
+_MOST_COLD, _LOADS = 5, 5
+# Seconds of one decode sample: long enough to average over, short enough for several.
+_DECODE_SECONDS = 1.5
+_QUICK_DECODE_SECONDS = 0.5
+_SMALLEST_BUFFER, _LARGEST_BUFFER, _CACHES = 64 << 20, 256 << 20, 8
+
+
+class Watcher(Protocol):
+    """Is told what goes on.
+
+    Attributes:
+        planned: seconds that all will take, as far as is known.
+    """
+
+    planned: float
+
+    def begin(self, part: Part) -> None:
+        """A part begins."""
+        ...
+
+    def poll(self) -> None:
+        """Called often; may raise, KeyboardInterrupt say."""
+        ...
+
+
+@contextlib.contextmanager
+def synthetic_model(
+    size: str, folder: Path, progress: Callable[[int, int, str], None] | None = None
+) -> Iterator[Path]:
+    """Makes a model with random weights that is deleted again.
+
+    Args:
+        size: as ``make_synthetic`` takes it.
+        folder: where; made if need be.
+        progress: as ``make_synthetic`` takes it.
+
+    Raises:
+        UsageError: there is no such size.
+        QwenEdgeError: it cannot be written, for lack of space say.
+    """
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = tempfile.TemporaryDirectory(dir=folder, prefix="bench-")
+    except OSError as error:
+        raise QwenEdgeError(
+            "The folder {path} cannot be written to: {reason}.",
+            "Set QWEN_EDGE_HOME to a folder that is writable.",
+            path=folder,
+            reason=error.strerror or error,
+        ) from None
+    with holder as place:
+        yield make_synthetic(
+            size, Path(place) / f"{size}{SYNTHETIC_SUFFIX}{SUFFIX}", progress=progress
+        )
+
+
+class Bench:
+    """One run; ``run`` may be broken off, and ``report`` tells what there is at any time.
+
+    Args:
+        flags: settings as on the command line; the model among them, or None.
+        budget: seconds for everything.
+        watcher: is told what goes on.
+        quick: shorter samples.
+        started: when the clock began, in ``time.monotonic``.
+    """
+
+    kind = "bench"
+
+    def __init__(
+        self,
+        flags: Mapping[str, object],
+        budget: float,
+        watcher: Watcher,
+        *,
+        quick: bool = False,
+        started: float | None = None,
+    ) -> None:
+        self._flags = dict(flags)
+        self._budget = budget
+        self._quick = quick
+        self._watcher = watcher
+        self._start = time.monotonic() if started is None else started
+        self._samples: dict[Part, list[float]] = {}
+        self._remarks: list[Remark] = []
+        self._facts: tuple[Mapping[str, object], ...] = ({}, {}, {})
+
+    def run(self) -> None:
+        """Measures everything that fits.
+
+        Raises:
+            UsageError: a bad setting.
+            ModelNotFoundError: there is no such model.
+            DamagedModelError: the model cannot be used.
+            MemoryLimitError: it does not fit at all.
+        """
+        self._watcher.planned = self._budget
+        plan = make_plan(self._flags)
+        with plan.model:
+            self._facts = describe(plan)
+            self._temperature()
+            self._cold(plan)
+        self._loads()
+        scope = self._scope()
+        loaded = self._load(scope)
+        with loaded:
+            self._measure(loaded, scope)
+        self._temperature()
+
+    def report(self, *, complete: bool) -> Report:
+        """What was found so far."""
+        model, settings, device = self._facts
+        return Report(
+            kind=self.kind,
+            version=qwen_edge.__version__,
+            created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            model=model,
+            settings={**settings, "budget": self._budget, "quick": self._quick},
+            device=device,
+            measures=in_order([Measure(*part, tuple(s)) for part, s in self._samples.items()]),
+            remarks=tuple(self._remarks),
+            complete=complete,
+        )
+
+    def _record(self, key: str, size: int | None, value: float) -> None:
+        self._samples.setdefault(Part(key, size), []).append(value)
+
+    def _left(self) -> float:
+        return self._budget - (time.monotonic() - self._start)
+
+    def _temperature(self) -> None:
+        found = battery_temperature()
+        if found is not None:
+            self._record("temperature", None, found)
+
+    def _cold(self, plan: Plan) -> None:
+        """Fresh processes; the first, which may find the file on the disk only, does not count."""
+        part = Part("first-token-cold", None)
+        self._watcher.begin(part)
+        room = self._left() * _COLD_SHARE
+        begun = time.monotonic()
+        first = start_cold(plan.found.path, self._flags)
+        each = time.monotonic() - begun
+        self._watcher.poll()
+        count = min(int(room / each) - 1, _MOST_COLD)
+        counted = [first] if count < 1 else []
+        for _ in range(count):
+            counted.append(start_cold(plan.found.path, self._flags))
+            self._watcher.poll()
+        for one in counted:
+            self._record(part.key, None, one.seconds)
+            if one.peak is not None:
+                self._record("peak-memory", None, one.peak)
+
+    def _loads(self) -> None:
+        """Opening the model for use, as ``run`` does; again without the first."""
+        self._watcher.begin(Part("load", None))
+        for i in range(_LOADS + 1):
+            start = time.monotonic()
+            with LoadedModel(make_plan(self._flags)):
+                seconds = time.monotonic() - start
+            if i:
+                self._record("load", None, seconds)
+            self._watcher.poll()
+
+    def _scope(self) -> Scope:
+        plan = make_plan(self._flags)
+        with plan.model:
+            scope = make_scope(plan, buffer_bytes())
+        self._remarks += scope.remarks
+        return scope
+
+    def _load(self, scope: Scope) -> LoadedModel:
+        plan = make_plan(self._flags)
+        return LoadedModel(replace(plan, engine=scope.engine))
+
+    def _measure(self, loaded: LoadedModel, scope: Scope) -> None:
+        def poll() -> None:
+            self._watcher.poll()
+            loaded.chat.poll()
+
+        options = AnswerOptions(thinking=False)
+        prompt = encode_messages(loaded.chat, [Message(USER, QUESTION)], options.thinking)
+        bench = EngineBench(
+            loaded.engine,
+            loaded.plan.model,
+            cores=loaded.plan.profile.cores,
+            buffer_bytes=scope.buffer_bytes,
+            prompt=prompt,
+            record=self._record,
+            poll=poll,
+        )
+        self._watcher.begin(Part("decode", 0))
+        speed = bench.first_impression()
+        seconds = self._left()
+        tokens = tokens_per_turn(speed, seconds * _CHAT_SHARE)
+        chat = expected_seconds(speed, tokens) if tokens else 0.0
+        self._rounds(bench, scope, speed, seconds - chat, chat)
+        if tokens:
+            self._watcher.begin(Part("turn-speed", None))
+            measure_stability(loaded, tokens, self._record, poll)
+        else:
+            self._omitted(Part("turn-speed", None), TURNS * _shortest_turn(speed))
+
+    def _rounds(
+        self, bench: EngineBench, scope: Scope, speed: Speed, seconds: float, reserved: float
+    ) -> None:
+        """Samples of all parts in turn, so that a drifting machine drifts under all of them."""
+        steps = decode_steps(speed, _QUICK_DECODE_SECONDS if self._quick else _DECODE_SECONDS)
+        share = bench.position_bytes / bench.weight_bytes
+        costs = [cost(part, speed, steps, len(bench.prompt), share) for part in scope.parts]
+        repeats = dict(zip(scope.parts, plan_repeats(costs, seconds), strict=True))
+        expected = dict(zip(scope.parts, costs, strict=True))
+        self._watcher.planned = (
+            (self._budget - self._left())
+            + reserved
+            + sum(expected[part] * count for part, count in repeats.items())
+        )
+        for part, count in repeats.items():
+            if not count:
+                self._omitted(part, expected[part])
+        for turn in range(max(repeats.values())):
+            for part in [part for part, count in repeats.items() if count > turn]:
+                if turn and self._left() - reserved < expected[part]:
+                    # Slower than the first impression: fewer repeats, but all parts.
+                    continue
+                self._watcher.begin(part)
+                start = time.monotonic()
+                try:
+                    bench.sample(part, steps)
+                except MemoryLimitError:
+                    repeats[part] = 0
+                    self._remarks.append(
+                        Remark("{part} was broken off: memory ran out.", {"part": part})
+                    )
+                expected[part] = time.monotonic() - start
+
+    def _omitted(self, part: Part, seconds: float) -> None:
+        self._remarks.append(
+            Remark(
+                "{part} is left out for lack of time: it takes about {seconds:.0f} s; --budget "
+                "allows more.",
+                {"part": part, "seconds": seconds},
+            )
+        )
+
+
+def _shortest_turn(speed: Speed) -> float:
+    return expected_seconds(speed, 4) / TURNS
+
+
+def buffer_bytes() -> int:
+    """Bytes to read for the bandwidth: several times the caches, and fit for a small phone."""
+    wanted = _CACHES * (largest_cache() or 0)
+    return min(max(wanted, _SMALLEST_BUFFER), _LARGEST_BUFFER)
+
+
+def describe(plan: Plan) -> tuple[Mapping[str, object], ...]:
+    """Model, settings and device in plain types."""
+    model, runtime, device = plan.model, plan.runtime, read_device()
+    settings = {
+        "threads": plan.engine.threads,
+        "prefill_threads": plan.engine.prefill_threads,
+        "kv": runtime.kv_type,
+        "context": runtime.context,
+        "isa": isa_name(),
+    }
+    return (
+        {
+            "name": model.name,
+            "source": model.source,
+            "quantization": dict(model.quantization),
+            "bytes": model.size,
+            "bytes_per_token": bytes_per_token(model),
+        },
+        settings,
+        {
+            "name": device.system.device,
+            "processor": device.processor_name,
+            "machine": device.machine,
+            "cores": device.processor.cores,
+            "big_cores": device.processor.big_cores,
+            "memory": device.memory.total,
+            "available": device.memory.available,
+            "android": device.system.android_version,
+            "termux": device.system.termux,
+            "kernel": device.system.kernel,
+        },
+    )

@@ -1,0 +1,178 @@
+"""Measures an engine: prefill, decoding at a depth, batches, the first token of a loaded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from qwen_edge.engine.bandwidth import read_bandwidth
+from qwen_edge.engine.generate import extend
+from qwen_edge.engine.interface import Row, SamplingParams
+from qwen_edge.engine.memory_estimate import kv_bytes_per_token
+from qwen_edge.engine.native import NativeEngine
+from qwen_edge.engine.sampler import Sampler
+from qwen_edge.host.memory_facts import own_memory
+from qwen_edge.model.packed import PackedModel
+from qwen_edge.session.bench_plan import BATCH_DEPTH, Speed
+from qwen_edge.session.bench_result import Part
+
+Record = Callable[[str, int | None, float], None]
+
+# What is computed before a depth is made of copies, and to get a first impression.
+_FIRST = 64
+_WARM_UP_STEPS = 2
+_IMPRESSION_STEPS = 8
+# Token ids that every model has.
+_IDS = 199
+
+
+def bytes_per_token(model: PackedModel) -> int:
+    """Bytes of weights that a decode step reads: all, the embedding only where it is the head."""
+    tied = model.config.tied
+    return sum(
+        tensor.nbytes
+        for name, tensor in model.tensors.items()
+        if tensor.type != "u8" and (tied or name != "model.embed_tokens.weight")
+    )
+
+
+class EngineBench:
+    """Takes samples, one at a time.
+
+    Args:
+        engine: its sequences are this object's alone.
+        model: that of the engine.
+        cores: of the device, for the processor's share.
+        buffer_bytes: of the bandwidth measurement.
+        prompt: ids whose answer's first token is timed.
+        record: called with key, size and value of each sample.
+        poll: called between steps; may raise.
+    """
+
+    def __init__(
+        self,
+        engine: NativeEngine,
+        model: PackedModel,
+        *,
+        cores: int,
+        buffer_bytes: int,
+        prompt: Sequence[int],
+        record: Record,
+        poll: Callable[[], None],
+    ) -> None:
+        self.prompt = list(prompt)
+        self.weight_bytes = bytes_per_token(model)
+        self.position_bytes = kv_bytes_per_token(model.config, engine.config.kv_type)
+        self._engine = engine
+        self._cores = cores
+        self._buffer_bytes = buffer_bytes
+        self._record = record
+        self._poll = poll
+
+    def first_impression(self) -> Speed:
+        """Warms the engine up and tells roughly how fast it is."""
+        first = min(_FIRST, self._engine.config.context - _IMPRESSION_STEPS)
+        seconds = self._extend(first)
+        decoding = self._decode(_IMPRESSION_STEPS)
+        start = time.monotonic()
+        read_bandwidth(self._buffer_bytes, self._engine.config.threads)
+        return Speed(first / seconds, _IMPRESSION_STEPS / decoding, time.monotonic() - start)
+
+    def sample(self, part: Part, steps: int) -> None:
+        """Takes one sample of a part; ``steps`` of decoding."""
+        size = part.size or 0
+        if part.key == "prefill":
+            self._engine.truncate(0)
+            self._record(part.key, size, size / self._extend(size))
+        elif part.key == "decode":
+            self._decode_at(size, steps)
+        elif part.key == "batch":
+            self._batch(size, max(steps // 2, 1))
+        else:
+            self._first_token()
+
+    def _decode_at(self, depth: int, steps: int) -> None:
+        self._reach(depth)
+        before = self._bandwidth()
+        self._decode(_WARM_UP_STEPS)
+        processor = time.process_time()
+        seconds = self._decode(steps)
+        processor = time.process_time() - processor
+        rate = steps / seconds
+        bandwidth = (before + self._bandwidth()) / 2
+        read = self.weight_bytes + (depth + steps / 2) * self.position_bytes
+        self._record("decode", depth, rate)
+        self._record("decode-share", depth, 100 * rate * read / bandwidth)
+        if depth == 0:
+            self._record("processor-share", None, 100 * processor / seconds / self._cores)
+        memory = own_memory()
+        if memory.anonymous is not None and memory.file is not None:
+            self._record("memory-at-depth", depth, memory.anonymous + memory.file)
+        self._engine.truncate(depth)
+
+    def _bandwidth(self) -> float:
+        found = read_bandwidth(self._buffer_bytes, self._engine.config.threads)
+        self._record("bandwidth", None, found)
+        self._poll()
+        return found
+
+    def _reach(self, depth: int) -> None:
+        """Makes the first sequence ``depth`` long; most of a great depth are copies."""
+        held = len(self._engine.cached_ids())
+        if depth < held:
+            self._engine.truncate(depth)
+            return
+        first = min(_FIRST, depth)
+        if held < first:
+            self._extend(first - held)
+        if depth > first:
+            self._engine.stretch(depth)
+
+    def _extend(self, count: int) -> float:
+        """Appends positions to the first sequence as a prompt does; returns the seconds."""
+        engine, chunk = self._engine, self._engine.config.prefill_rows
+        start = time.monotonic()
+        for begin in range(0, count, chunk):
+            ids = [i % _IDS for i in range(begin, min(begin + chunk, count))]
+            extend(engine, ids, 0, wants_logits=begin + chunk >= count)
+            self._poll()
+        return time.monotonic() - start
+
+    def _decode(self, steps: int) -> float:
+        engine, position = self._engine, len(self._engine.cached_ids())
+        start = time.monotonic()
+        for i in range(steps):
+            engine.forward([Row(0, position + i, i % _IDS, True)])
+            self._poll()
+        return time.monotonic() - start
+
+    def _batch(self, sequences: int, steps: int) -> None:
+        engine = self._engine
+        engine.truncate(0)
+        self._extend(BATCH_DEPTH)
+        for other in range(1, sequences):
+            engine.fork(0, other, BATCH_DEPTH)
+        try:
+            # The first step is not counted.
+            start = 0.0
+            for i in range(steps + 1):
+                if i == 1:
+                    start = time.monotonic()
+                engine.forward([Row(s, BATCH_DEPTH + i, i, True) for s in range(sequences)])
+                self._poll()
+            self._record("batch", sequences, sequences * steps / (time.monotonic() - start))
+        finally:
+            for other in range(1, sequences):
+                engine.truncate(0, other)
+
+    def _first_token(self) -> None:
+        engine = self._engine
+        engine.truncate(0)
+        start = time.monotonic()
+        chunk = engine.config.prefill_rows
+        for begin in range(0, len(self.prompt), chunk):
+            part = self.prompt[begin : begin + chunk]
+            last = begin + chunk >= len(self.prompt)
+            logits = extend(engine, part, 0, wants_logits=last)
+        Sampler(engine.vocab_size, SamplingParams(temperature=0)).sample(logits[0])
+        self._record("first-token-warm", None, time.monotonic() - start)
