@@ -17,7 +17,7 @@ BARS = (
 LISTS = (
     ("Start", ("load", "first-token-cold", "first-token-warm")),
     ("Memory", ("peak-memory", "memory-at-depth")),
-    ("Chat of 30 turns", ("turn-speed", "speed-drift", "memory-growth", "leak")),
+    ("Stability", ("turn-speed", "speed-drift", "memory-growth", "leak")),
     ("Machine", ("bandwidth", "processor-share", "temperature")),
 )
 
@@ -27,8 +27,15 @@ def part_name(part: Part) -> str:
     return localized(QUANTITIES[part.key].name, {"size": part.size})
 
 
+def figure(measure: Measure) -> str:
+    """The median with its unit."""
+    unit = measure.quantity.unit
+    value = amount(unit, measure.median)
+    return f"{value} {translate('tokens/s')}" if unit == "tokens/s" else value
+
+
 def amount(unit: str, value: float) -> str:
-    """A value with its unit, two to four figures."""
+    """A value with its unit, two to four figures; without it where a heading has the unit."""
     if unit == "s":
         return f"{value * 1000:.{_places(value * 1000)}f} ms" if value < 1 else f"{value:.2f} s"
     if unit == "tokens/s":
@@ -110,7 +117,7 @@ def article_rows(report: Report) -> list[tuple[str, str]]:
             ("least speed", min(speeds.samples)),
             ("greatest speed", max(speeds.samples)),
         ):
-            rows.append((name, f"{value:.1f} tokens/s"))
+            rows.append((name, f"{value:.1f} {translate('tokens/s')}"))
     peak = report.find("peak-memory")
     if peak is not None:
         rows.append(("peak memory", amount("bytes", max(peak.samples))))

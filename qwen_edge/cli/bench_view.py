@@ -10,6 +10,7 @@ from qwen_edge.cli.bench_values import (
     LISTS,
     amount,
     article_rows,
+    figure,
     part_name,
     remark_text,
     spread,
@@ -18,7 +19,7 @@ from qwen_edge.cli.bench_values import (
 )
 from qwen_edge.cli.language import translate
 from qwen_edge.cli.report import heading, paragraph
-from qwen_edge.cli.terminal import note, out, styled, table, width
+from qwen_edge.cli.terminal import note, out, table, width
 from qwen_edge.cli.text_cells import cell_width, padded
 from qwen_edge.session.bench_compare import compare
 from qwen_edge.session.bench_result import Measure, Part, Report
@@ -67,10 +68,7 @@ def _show_list(title: str, keys: Sequence[str], report: Report) -> None:
     rows = []
     for measure in measures:
         more = value_range(measure) if wide else spread(measure)
-        unit = measure.quantity.unit
-        rows.append(
-            (part_name(Part(measure.key, measure.size)), amount(unit, measure.median), more)
-        )
+        rows.append((part_name(Part(measure.key, measure.size)), figure(measure), more))
     _aligned(rows)
 
 
@@ -78,15 +76,16 @@ def _aligned(rows: Sequence[tuple[str, str, str]]) -> None:
     """Names, values and what else is known; values below the names where it is narrow."""
     names = max(cell_width(name) for name, _, _ in rows)
     values = max(cell_width(value) for _, value, _ in rows)
-    extra = max(cell_width(more) for _, _, more in rows)
-    beside = names + 2 + values + (2 + extra if extra else 0) <= width()
+    columns = width()
     for name, value, more in rows:
-        figures = " " * (values - cell_width(value)) + value + (f"  {more}" if more else "")
-        if beside:
-            out(f"{padded(name, names)}  {figures}")
-        else:
+        right = " " * (values - cell_width(value)) + value
+        if names + 2 + values > columns:
             out(name)
-            out(f"  {figures.lstrip()}")
+            out(f"  {value}  {more}".rstrip())
+            continue
+        line = f"{padded(name, names)}  {right}"
+        fits = more and cell_width(line) + 2 + cell_width(more) <= columns
+        out(f"{line}  {more}" if fits else line)
 
 
 def _show_bars(title: str, measures: Sequence[Measure], report: Report) -> None:
@@ -116,8 +115,9 @@ def _bars(lines: Sequence[tuple[str, float, str]]) -> None:
     longest = min(max(room, _SHORTEST_BAR), _LONGEST_BAR)
     greatest = max(value for _, value, _ in lines) or 1.0
     for label, value, text in lines:
-        bar = padded(_bar(value / greatest * longest), longest)
-        out(f"{label.rjust(labels)} {styled(bar, 'cyan', sys.stdout)} {text}")
+        out(label.rjust(labels), end=" ")
+        out(padded(_bar(value / greatest * longest), longest), end=" ", style="cyan")
+        out(text)
 
 
 def _bar(length: float) -> str:
@@ -151,12 +151,8 @@ def show_markdown(report: Report) -> None:
 
 
 def _row(measure: Measure) -> tuple[str, ...]:
-    unit = measure.quantity.unit
-    value = amount(unit, measure.median)
-    if unit == "tokens/s":
-        value += " tokens/s"
     name = part_name(Part(measure.key, measure.size))
-    return name, value, value_range(measure).strip("()"), str(len(measure.samples))
+    return name, figure(measure), value_range(measure).strip("()"), str(len(measure.samples))
 
 
 def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

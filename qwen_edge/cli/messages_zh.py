@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qwen_edge.cli.bench_zh import BENCH
 from qwen_edge.cli.findings_zh import FINDINGS
 from qwen_edge.cli.help_zh import HELP
 
@@ -359,5 +360,5 @@ _DOCTOR = {
     "{model} for this much RAM": "这样大的内存适合 {model}",
 }
 
-MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | HELP
+MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | HELP
 """English template -> Chinese template, with the same fields."""

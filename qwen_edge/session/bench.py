@@ -239,7 +239,7 @@ class Bench:
         )
         self._watcher.begin(Part("decode", 0))
         speed = bench.first_impression()
-        seconds = self._left()
+        seconds = max(self._left(), 0.0)
         tokens = tokens_per_turn(speed, seconds * _CHAT_SHARE)
         chat = expected_seconds(speed, tokens) if tokens else 0.0
         self._rounds(bench, scope, speed, seconds - chat, chat)

@@ -156,12 +156,13 @@ def plan_repeats(costs: Sequence[float], seconds: float) -> list[int]:
 
     Returns:
         For each part ``FEWEST`` to ``MOST`` samples; one where three would take too long; or none.
+        The first part always has one.
     """
     left = seconds
     repeats = []
     for one in costs:
         # A single sample must not eat what the parts behind it need.
-        count = FEWEST if FEWEST * one <= left else 1 if one <= left / 2 else 0
+        count = FEWEST if FEWEST * one <= left else 1 if one <= left / 2 or not repeats else 0
         repeats.append(count)
         left -= count * one
     for _ in range(FEWEST, MOST):

@@ -67,8 +67,11 @@ def measure_stability(
     for speed in speeds:
         record("turn-speed", None, speed)
     seconds = time.monotonic() - start
-    early, late = median(speeds[:_TURNS_EACH]), median(speeds[-_TURNS_EACH:])
-    record("speed-drift", None, 100 * (late / early - 1))
+    # Turn by turn, since a longer conversation is slower by nature.
+    pairs = zip(speeds[:_TURNS_EACH], speeds[-_TURNS_EACH:], strict=True)
+    ratios = [late / early for early, late in pairs if early > 0]
+    if ratios:
+        record("speed-drift", None, 100 * (median(ratios) - 1))
     grown = [after - before for before, after in itertools.pairwise(memory)]
     if memory[0]:
         record("memory-growth", None, memory[-1] - memory[0])
