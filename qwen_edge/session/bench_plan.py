@@ -159,7 +159,7 @@ def plan_repeats(costs: Sequence[float], seconds: float) -> list[int]:
         The first part always has one.
     """
     left = seconds
-    repeats = []
+    repeats: list[int] = []
     for one in costs:
         # A single sample must not eat what the parts behind it need.
         count = FEWEST if FEWEST * one <= left else 1 if one <= left / 2 or not repeats else 0
