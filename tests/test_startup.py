@@ -67,7 +67,10 @@ def test_answers_import_nothing_heavy(
     assert not found & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [["models", "list"], ["config", "keys"], ["doctor"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["models", "list"], ["config", "keys"], ["doctor"], ["bench", "-m", "demo", "--budget", "4"]],
+)
 def test_no_command_of_the_phone_imports_torch(
     arguments: list[str], compiled: dict[str, str]
 ) -> None:

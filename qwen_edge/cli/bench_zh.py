@@ -56,8 +56,8 @@ BENCH = {
     "{part} is left out: it would take {needed} of memory, and {allowed} may be taken.": (
         "未测{part}：需要 {needed} 内存，而最多可用 {allowed}。"
     ),
-    "{part} is left out for lack of time: it takes about {seconds:.0f} s; --budget allows more.": (
-        "时间不足，未测{part}：约需 {seconds:.0f} 秒；可用 --budget 放宽。"
+    "{part} is left out for lack of time (about {seconds:.1f} s each); --budget allows more.": (
+        "时间不足，未测{part}（每次约 {seconds:.1f} 秒）；可用 --budget 放宽。"
     ),
     "{part} was broken off: memory ran out.": "{part}已中断：内存不足。",
     # the report

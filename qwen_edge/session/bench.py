@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from qwen_edge.model.synthetic import make_synthetic
 from qwen_edge.session.answer import AnswerOptions
 from qwen_edge.session.bench_engine import EngineBench, bytes_per_token
 from qwen_edge.session.bench_plan import (
+    FEWEST,
     Scope,
     Speed,
     cost,
@@ -29,7 +30,6 @@ from qwen_edge.session.bench_plan import (
 from qwen_edge.session.bench_process import QUESTION, start_cold
 from qwen_edge.session.bench_result import Measure, Part, Remark, Report, in_order
 from qwen_edge.session.bench_stability import (
-    TURNS,
     expected_seconds,
     measure_stability,
     tokens_per_turn,
@@ -247,7 +247,7 @@ class Bench:
             self._watcher.begin(Part("turn-speed", None))
             measure_stability(loaded, tokens, self._record, poll)
         else:
-            self._omitted(Part("turn-speed", None), TURNS * _shortest_turn(speed))
+            self._omitted(Part("turn-speed", None), expected_seconds(speed, 4))
 
     def _rounds(
         self, bench: EngineBench, scope: Scope, speed: Speed, seconds: float, reserved: float
@@ -255,19 +255,33 @@ class Bench:
         """Samples of all parts in turn, so that a drifting machine drifts under all of them."""
         steps = decode_steps(speed, _QUICK_DECODE_SECONDS if self._quick else _DECODE_SECONDS)
         share = bench.position_bytes / bench.weight_bytes
-        costs = [cost(part, speed, steps, len(bench.prompt), share) for part in scope.parts]
-        repeats = dict(zip(scope.parts, plan_repeats(costs, seconds), strict=True))
-        expected = dict(zip(scope.parts, costs, strict=True))
-        self._watcher.planned = (
-            (self._budget - self._left())
-            + reserved
-            + sum(expected[part] * count for part, count in repeats.items())
-        )
-        for part, count in repeats.items():
-            if not count:
-                self._omitted(part, expected[part])
-        for turn in range(max(repeats.values())):
-            for part in [part for part, count in repeats.items() if count > turn]:
+        costs = {part: cost(part, speed, steps, len(bench.prompt), share) for part in scope.parts}
+        start = time.monotonic()
+        repeats = plan_repeats(list(costs.values()), seconds)
+        expected = sum(one * count for one, count in zip(costs.values(), repeats, strict=True))
+        self._watcher.planned = self._budget - self._left() + expected + reserved
+        self._sample(bench, costs, repeats, steps, reserved)
+        # What the first impression made too costly may fit after all.
+        ratio = (time.monotonic() - start) / expected
+        rest = {part: one * ratio for part, one in costs.items() if self._count(part) < FEWEST}
+        repeats = plan_repeats(list(rest.values()), self._left() - reserved, obliged=False)
+        self._sample(bench, rest, repeats, steps, reserved)
+        for part, one in rest.items():
+            if not self._count(part):
+                self._omitted(part, one)
+
+    def _sample(
+        self,
+        bench: EngineBench,
+        costs: Mapping[Part, float],
+        repeats: Sequence[int],
+        steps: int,
+        reserved: float,
+    ) -> None:
+        """Round after round, each with one sample of every part that is not done yet."""
+        expected, wanted = dict(costs), dict(zip(costs, repeats, strict=True))
+        for turn in range(max(repeats, default=0)):
+            for part in [part for part, count in wanted.items() if count > turn]:
                 if turn and self._left() - reserved < expected[part]:
                     # Slower than the first impression: fewer repeats, but all parts.
                     continue
@@ -276,24 +290,25 @@ class Bench:
                 try:
                     bench.sample(part, steps)
                 except MemoryLimitError:
-                    repeats[part] = 0
+                    wanted[part] = 0
                     self._remarks.append(
                         Remark("{part} was broken off: memory ran out.", {"part": part})
                     )
                 expected[part] = time.monotonic() - start
 
+    def _count(self, part: Part) -> int:
+        """Samples of a part; as many as are wanted of one that was tried in vain."""
+        broken = any(remark.values.get("part") == part for remark in self._remarks)
+        return FEWEST if broken else len(self._samples.get(part, ()))
+
     def _omitted(self, part: Part, seconds: float) -> None:
         self._remarks.append(
             Remark(
-                "{part} is left out for lack of time: it takes about {seconds:.0f} s; --budget "
-                "allows more.",
+                "{part} is left out for lack of time (about {seconds:.1f} s each); --budget allows "
+                "more.",
                 {"part": part, "seconds": seconds},
             )
         )
-
-
-def _shortest_turn(speed: Speed) -> float:
-    return expected_seconds(speed, 4) / TURNS
 
 
 def buffer_bytes() -> int:

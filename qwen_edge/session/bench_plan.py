@@ -147,22 +147,24 @@ def cost(part: Part, speed: Speed, steps: int, prompt: int, depth_share: float) 
     return seconds * _SAFETY
 
 
-def plan_repeats(costs: Sequence[float], seconds: float) -> list[int]:
+def plan_repeats(costs: Sequence[float], seconds: float, *, obliged: bool = True) -> list[int]:
     """How often each part is measured so that all together take no longer than ``seconds``.
 
     Args:
         costs: seconds of one sample of each part, the most valuable first.
         seconds: for all of them.
+        obliged: whether the first part has a sample in any case.
 
     Returns:
         For each part ``FEWEST`` to ``MOST`` samples; one where three would take too long; or none.
-        The first part always has one.
     """
     left = seconds
     repeats: list[int] = []
     for one in costs:
         # A single sample must not eat what the parts behind it need.
-        count = FEWEST if FEWEST * one <= left else 1 if one <= left / 2 or not repeats else 0
+        count = (
+            FEWEST if FEWEST * one <= left else int(one <= left / 2 or (obliged and not repeats))
+        )
         repeats.append(count)
         left -= count * one
     for _ in range(FEWEST, MOST):

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qwen_edge
-from qwen_edge.cli import chat
+from qwen_edge.cli import bench, chat
 from qwen_edge.cli import run as run_command
 from qwen_edge.cli.commands import COMMANDS
-from qwen_edge.cli.model_options import MODEL_OPTIONS
+from qwen_edge.cli.model_options import ENGINE_OPTIONS, MODEL_OPTIONS
 from qwen_edge.cli.options import Option, Values, parse_plain, typer_command
 from tests.cli.program import PROGRAM, environment, run
 
-TABLES = {"run": run_command.OPTIONS, "chat": chat.OPTIONS}
+TABLES = {"run": run_command.OPTIONS, "chat": chat.OPTIONS, "bench": bench.OPTIONS}
 
 
 def test_version(home: Path) -> None:
@@ -291,7 +291,8 @@ def test_options_are_named_once() -> None:
     for table in TABLES.values():
         flags = [flag for option in table for flag in (*option.flags, option.off) if flag]
         assert len(flags) == len(set(flags))
-        assert set(MODEL_OPTIONS) <= set(table)
+        assert set(ENGINE_OPTIONS) <= set(table)
+    assert set(MODEL_OPTIONS) <= set(run_command.OPTIONS) & set(chat.OPTIONS)
 
 
 def test_environment_and_file_reach_the_settings(home: Path) -> None:

@@ -293,20 +293,3 @@ def test_depths_that_do_not_fit_are_left_out(home: Path, measured: Path) -> None
 
 def test_every_name_has_a_translation() -> None:
     assert {quantity.name for quantity in QUANTITIES.values()} - MESSAGES.keys() == set()
-
-
-def test_nothing_heavy_is_imported(home: Path) -> None:
-    code = (
-        "import sys\n"
-        "from qwen_edge.cli.app import run_program\n"
-        "run_program(sys.argv[1:])\n"
-        "print(*sys.modules, file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *QUICK],
-        capture_output=True,
-        text=True,
-        env=environment(home),
-        check=True,
-    )
-    assert not {"torch", "numpy", "typer", "psutil"} & set(done.stderr.split())
