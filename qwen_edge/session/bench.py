@@ -27,7 +27,7 @@ from qwen_edge.session.bench_plan import (
     make_scope,
     plan_repeats,
 )
-from qwen_edge.session.bench_process import QUESTION, start_cold
+from qwen_edge.session.bench_process import QUESTION, ColdStart, start_cold
 from qwen_edge.session.bench_result import Measure, Part, Remark, Report, in_order
 from qwen_edge.session.bench_stability import (
     expected_seconds,
@@ -42,7 +42,7 @@ from qwen_edge.session.plan import Plan, make_plan
 # Seconds for everything; three minutes and forty seconds are promised.
 BUDGET, QUICK_BUDGET = 150.0, 30.0
 # Shares of the budget: processes started afresh, and the chat of what is left after them.
-_COLD_SHARE, _CHAT_SHARE = 0.12, 0.3
+_COLD_SHARE, _CHAT_SHARE, _QUICK_CHAT_SHARE = 0.12, 0.3, 0.2
 _MOST_COLD, _LOADS = 5, 5
 # Seconds of one decode sample: long enough to average over, short enough for several.
 _DECODE_SECONDS = 1.5
@@ -186,18 +186,21 @@ class Bench:
         self._watcher.begin(part)
         room = self._left() * _COLD_SHARE
         begun = time.monotonic()
-        first = start_cold(plan.found.path, self._flags)
+        first = self._start_cold(plan)
         each = time.monotonic() - begun
-        self._watcher.poll()
         count = min(int(room / each) - 1, _MOST_COLD)
-        counted = [first] if count < 1 else []
-        for _ in range(count):
-            counted.append(start_cold(plan.found.path, self._flags))
-            self._watcher.poll()
+        counted = [first] if count < 1 else [self._start_cold(plan) for _ in range(count)]
         for one in counted:
             self._record(part.key, None, one.seconds)
             if one.peak is not None:
                 self._record("peak-memory", None, one.peak)
+
+    def _start_cold(self, plan: Plan) -> ColdStart:
+        try:
+            return start_cold(plan.found.path, self._flags)
+        finally:
+            # Ctrl-C at a terminal reaches the other process, too: then that is why it failed.
+            self._watcher.poll()
 
     def _loads(self) -> None:
         """Opening the model for use, as ``run`` does; again without the first."""
@@ -240,7 +243,9 @@ class Bench:
         self._watcher.begin(Part("decode", 0))
         speed = bench.first_impression()
         seconds = max(self._left(), 0.0)
-        tokens = tokens_per_turn(speed, seconds * _CHAT_SHARE)
+        tokens = tokens_per_turn(
+            speed, seconds * (_QUICK_CHAT_SHARE if self._quick else _CHAT_SHARE)
+        )
         chat = expected_seconds(speed, tokens) if tokens else 0.0
         self._rounds(bench, scope, speed, seconds - chat, chat)
         if tokens:

@@ -217,6 +217,14 @@ def test_ctrl_c_shows_what_was_measured(home: Path) -> None:
     assert "Broken off: this is what was measured until then." in opened.screen
 
 
+def test_ctrl_c_during_another_process_is_no_failure(home: Path) -> None:
+    with terminal(home, *QUICK) as opened:
+        opened.wait_for("first token, new process")
+        opened.press_ctrl_c()
+        assert opened.finish(60) == 130
+    assert "error" not in opened.screen
+
+
 def test_ctrl_c_gives_json_too(home: Path) -> None:
     process = subprocess.Popen(
         [*PROGRAM, "bench", "-m", "demo", "--article", "--json"],
