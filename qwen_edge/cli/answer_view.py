@@ -119,6 +119,12 @@ def show_stats(stats: GenerationStats, load_seconds: float | None = None) -> Non
         speed=stats.decode_tokens_per_second,
         reason=stats.finish_reason,
     )
+    if stats.drafted_tokens:
+        note(
+            "lookup: {accepted} of {drafted} drafted tokens accepted",
+            accepted=stats.accepted_tokens,
+            drafted=stats.drafted_tokens,
+        )
     if load_seconds is not None:
         note("loading: {seconds:.2f} s", seconds=load_seconds)
     peak = own_memory().peak

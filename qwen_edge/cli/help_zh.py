@@ -49,6 +49,9 @@ HELP = {
     "Makes answers repeatable.": "使回答可以重现。",
     "Threads of a decode step.": "解码所用的线程数。",
     "Threads while the prompt is read.": "读取提示词所用的线程数。",
+    "Guess tokens from what was said before and check them together; changes the speed only.": (
+        "根据前文猜测后续词元并一次验证；只影响速度，不影响内容。"
+    ),
     "The most memory the program may take.": "程序最多可用的内存。",
     "Available memory that is left alone.": "可用内存中保留不用的部分。",
     "a name or a path": "名称或路径",

@@ -253,6 +253,9 @@ _NOTES = {
     "answer: {tokens} tokens, first after {first:.2f} s, then {speed:.1f} tokens/s ({reason})": (
         "回答：{tokens} 个词元，首个用时 {first:.2f} 秒，之后 {speed:.1f} 词元/秒（{reason}）"
     ),
+    "lookup: {accepted} of {drafted} drafted tokens accepted": (
+        "查找：{drafted} 个草拟词元，其中 {accepted} 个被采纳"
+    ),
     "loading: {seconds:.2f} s": "加载：{seconds:.2f} 秒",
     "peak memory: {size}": "内存峰值：{size}",
     "This is the tiny demo model, which is not clever. "

@@ -22,6 +22,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "kv": ((), "TYPE"),
     "threads": ((), "N"),
     "prefill-threads": ((), "N"),
+    "lookup": ((), "MODE"),
     "memory-cap": ((), "SIZE"),
     "reserve": ((), "SIZE"),
 }
@@ -41,7 +42,13 @@ def _kv_types(beginning: str) -> list[str]:
     return [name for name in KV_TYPES if name.startswith(beginning)]
 
 
-_COMPLETIONS = {"model": model_names, "kv": _kv_types}
+def _lookup_modes(beginning: str) -> list[str]:
+    from qwen_edge.session.setting_table import LOOKUP_MODES
+
+    return [name for name in LOOKUP_MODES if name.startswith(beginning)]
+
+
+_COMPLETIONS = {"model": model_names, "kv": _kv_types, "lookup": _lookup_modes}
 
 
 def _option(key: str) -> Option:

@@ -176,6 +176,8 @@ def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> Non
                     "cached_tokens": stats.cached_tokens,
                     "completion_tokens": stats.generated_tokens,
                     "total_tokens": stats.prompt_tokens + stats.generated_tokens,
+                    "drafted_tokens": stats.drafted_tokens,
+                    "accepted_tokens": stats.accepted_tokens,
                 },
                 "timings": {"load_seconds": load_seconds, **timings},
                 "memory": {"peak": own_memory().peak},

@@ -1,13 +1,20 @@
-"""One answer: prefill of what the KV cache lacks, then a token at a time."""
+"""One answer: prefill of what the KV cache lacks, then a token at a time.
+
+A decode call may carry drafted tokens behind the last one: as long as the token drawn is the
+drafted one, the next row's logits are already there. A row's result does not depend on the rows
+beside it and each token is one draw, so the answer is the very same with drafts and without.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from qwen_edge.engine.interface import Engine, Logits, Row, SamplingParams
 from qwen_edge.engine.sampler import Sampler, token_logprobs
+from qwen_edge.engine.speculation import CallCosts, Drafter
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import MemoryLimitError, UsageError
 
@@ -38,13 +45,11 @@ def keep_prefix(engine: Engine, wanted: Sequence[int], sequence: int) -> int:
     return common
 
 
-def extend(
-    engine: Engine, ids: Sequence[int], sequence: int, *, wants_logits: bool
-) -> list[Logits]:
-    """Computes ``ids`` after what the sequence holds; logits of the last, if wanted."""
-    start, last = len(engine.cached_ids(sequence)), len(ids) - 1
+def extend(engine: Engine, ids: Sequence[int], sequence: int, *, logits: int) -> list[Logits]:
+    """Computes ``ids`` after what the sequence holds; returns the logits of the last so many."""
+    start, silent = len(engine.cached_ids(sequence)), len(ids) - logits
     return engine.forward(
-        [Row(sequence, start + i, token, wants_logits and i == last) for i, token in enumerate(ids)]
+        [Row(sequence, start + i, token, i >= silent) for i, token in enumerate(ids)]
     )
 
 
@@ -60,6 +65,8 @@ class Generation:
         logprobs: how many of the most likely ids come with each step; None for none at all.
         sequence: which KV cache.
         on_prefill: called with (tokens done, tokens to do) after each chunk of the prompt.
+        costs: what is known of the duration of the engine's calls, where answers share it; decides
+            on drafts, which there are if ``EngineConfig.drafts`` allows any.
 
     Raises:
         UsageError: the prompt is empty or leaves no room in the context.
@@ -76,6 +83,7 @@ class Generation:
         logprobs: int | None = None,
         sequence: int = 0,
         on_prefill: Callable[[int, int], None] | None = None,
+        costs: CallCosts | None = None,
     ) -> None:
         context = engine.config.context
         if not prompt_ids:
@@ -99,6 +107,10 @@ class Generation:
         self._logprobs = logprobs
         self._sequence = sequence
         self._on_prefill = on_prefill
+        self._costs = costs or CallCosts()
+        self._drafter: Drafter | None = None
+        self._drafts = min(engine.config.drafts, engine.config.prefill_rows - 1)
+        self._drafted = self._accepted = 0
         self._cached = 0
         self._start = self._prefilled = self._first = self._last = 0.0
         self._finish = "interrupted"
@@ -114,6 +126,8 @@ class Generation:
             first_token_seconds=max(self._first - self._start, 0.0),
             decode_seconds=max(self._last - self._first, 0.0),
             finish_reason=self._finish,
+            drafted_tokens=self._drafted,
+            accepted_tokens=self._accepted,
         )
 
     @property
@@ -134,16 +148,20 @@ class Generation:
         self._prefilled = time.perf_counter()
         if self._tracks_tokens:
             self._sampler.accept(self._prompt, generated=False)
-        room = self._engine.config.context - len(self._prompt)
-        for remaining in range(min(self._max_tokens, room), 0, -1):
-            step = self._draw(logits)
-            yield step
-            if step.id in self._stop_ids:
+        remaining = min(self._max_tokens, self._engine.config.context - len(self._prompt))
+        steps = [self._draw(logits)]
+        while True:
+            for step in steps:
+                self._note(step)
+                yield step
+            if steps[-1].id in self._stop_ids:
                 self._finish = "stop"
                 return
-            if remaining > 1:
-                logits = extend(self._engine, [step.id], self._sequence, wants_logits=True)[0]
-        self._finish = "length"
+            remaining -= len(steps)
+            if remaining < 1:
+                self._finish = "length"
+                return
+            steps = self._decode([step.id for step in steps], remaining)
 
     def _prefill(self) -> Logits:
         # The last token is always computed anew: its logits are not kept.
@@ -154,10 +172,50 @@ class Generation:
         for start in range(0, len(todo), chunk):
             part = todo[start : start + chunk]
             last = start + len(part) == len(todo)
-            logits = extend(self._engine, part, self._sequence, wants_logits=last)
+            logits = extend(self._engine, part, self._sequence, logits=int(last))
             if self._on_prefill:
                 self._on_prefill(start + len(part), len(todo))
         return logits[0]
+
+    def _decode(self, known: list[int], most: int) -> list[Step]:
+        """The next steps, 1 to ``most``, after the tokens that the last call gave."""
+        draft = self._draft(known, most - 1)
+        length = len(self._engine.cached_ids(self._sequence))
+        start = time.perf_counter()
+        logits = self._compute(known[-1], draft)
+        self._costs.measured(len(logits), time.perf_counter() - start)
+        steps: list[Step] = []
+        for row, drafted in zip_longest(logits, draft):
+            steps.append(self._draw(row))
+            if steps[-1].id != drafted or drafted in self._stop_ids:
+                break
+        if draft:
+            self._drafted += len(draft)
+            self._accepted += len(steps) - 1
+            # The cache keeps what it would hold without drafts: all but the last token drawn.
+            if len(steps) < len(logits):
+                self._engine.truncate(length + len(steps), self._sequence)
+        return steps
+
+    def _draft(self, known: list[int], most: int) -> list[int]:
+        if self._drafts < 1:
+            return []
+        if self._drafter is None:
+            # Only now, since the first token is waited for.
+            self._drafter = Drafter(self._prompt, self._drafts, self._costs)
+        for token in known:
+            self._drafter.push(token)
+        return self._drafter.draft(most)
+
+    def _compute(self, token: int, draft: list[int]) -> list[Logits]:
+        """Logits after ``token`` and each drafted one; gives drafts up where memory is short."""
+        if draft:
+            try:
+                return extend(self._engine, [token, *draft], self._sequence, logits=1 + len(draft))
+            except (MemoryLimitError, MemoryError):
+                self._drafts = 0
+                draft.clear()
+        return extend(self._engine, [token], self._sequence, logits=1)
 
     def _draw(self, logits: Logits) -> Step:
         token = self._sampler.sample(logits)
@@ -167,8 +225,10 @@ class Generation:
             logprob, top = token_logprobs(logits, token, self._logprobs)
         if self._tracks_tokens:
             self._sampler.accept([token], generated=True)
+        return Step(token, logprob, top)
+
+    def _note(self, step: Step) -> None:
         self._last = time.perf_counter()
         if not self.ids:
             self._first = self._last
-        self.ids.append(token)
-        return Step(token, logprob, top)
+        self.ids.append(step.id)

@@ -34,6 +34,7 @@ class EngineConfig:
         prefill_threads: likewise for calls of several rows; 0 means ``threads``.
         prefill_rows: the most rows computed in one call; longer prompts go in chunks.
         sequences: how many independent KV caches.
+        drafts: the most drafted tokens that an answer has computed in one call; 0 for no drafts.
         activations: ``int8`` (fast) or ``f32`` (scalar and slow, the oracle of the tests).
     """
 
@@ -43,6 +44,7 @@ class EngineConfig:
     prefill_threads: int = 0
     prefill_rows: int = 128
     sequences: int = 1
+    drafts: int = 0
     activations: str = "int8"
 
 

@@ -56,7 +56,7 @@ def estimate(config: ModelConfig, engine: EngineConfig, filled: int) -> MemoryEs
         + 4 * rows * 64
         + block_queries * (config.head_dim * 14 + 4 * CHUNK_POSITIONS)
     )
-    logits = 4 * config.vocab_size * engine.sequences
+    logits = 4 * config.vocab_size * max(engine.sequences, 1 + engine.drafts)
     positions = filled * engine.sequences
     return MemoryEstimate(
         kv_bytes=positions * kv_bytes_per_token(config, engine.kv_type),

@@ -17,6 +17,8 @@ class GenerationStats:
         first_token_seconds: from the call to the first token.
         decode_seconds: from the first token to the last.
         finish_reason: ``stop``, ``length``, ``interrupted`` or ``memory``.
+        drafted_tokens: tokens computed on the guess that they come next.
+        accepted_tokens: how many of them did come.
     """
 
     prompt_tokens: int
@@ -26,6 +28,8 @@ class GenerationStats:
     first_token_seconds: float
     decode_seconds: float
     finish_reason: str
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from qwen_edge.engine.generate import Generation, Step
 from qwen_edge.engine.interface import Engine, SamplingParams
+from qwen_edge.engine.speculation import CallCosts
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.session.memory import memory_errors
@@ -48,6 +49,7 @@ class ChatModel:
         tokenizer: of the same model.
         template: the chat template, Jinja.
         stop_ids: the ids that end an answer.
+        costs: what was learned of the duration of the engine's calls.
         poll: called between tokens and between parts of a long prompt; stops the answer with the
             error it raises, MemoryLimitError when too much memory is in use say.
     """
@@ -56,6 +58,7 @@ class ChatModel:
     tokenizer: Tokenizer
     template: str
     stop_ids: frozenset[int]
+    costs: CallCosts = field(default_factory=CallCosts)
     poll: Callable[[], None] = lambda: None
 
 
@@ -157,11 +160,14 @@ class Answer:
     @property
     def stats(self) -> GenerationStats:
         """Counts and timings so far."""
-        first, *others = [generation.stats for generation in self._generations]
+        parts = [generation.stats for generation in self._generations]
+        first, *others = parts
         seconds = sum(part.first_token_seconds + part.decode_seconds for part in others)
         return replace(
             first,
-            generated_tokens=sum(len(generation.ids) for generation in self._generations),
+            generated_tokens=sum(part.generated_tokens for part in parts),
+            drafted_tokens=sum(part.drafted_tokens for part in parts),
+            accepted_tokens=sum(part.accepted_tokens for part in parts),
             decode_seconds=first.decode_seconds + seconds,
             finish_reason=self._finish or self._generations[-1].stats.finish_reason,
         )
@@ -177,6 +183,7 @@ class Answer:
             stop_ids=self._model.stop_ids,
             logprobs=self._options.logprobs,
             on_prefill=self._prefilled,
+            costs=self._model.costs,
         )
 
     def _prefilled(self, done: int, total: int) -> None:

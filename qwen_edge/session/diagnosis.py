@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.device import Device, read_device
 from qwen_edge.host.place import Place
@@ -23,6 +22,7 @@ from qwen_edge.model.packed import open_model
 from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.known_models import KNOWN_MODELS
 from qwen_edge.session.models import DEFAULT_MODEL, FoundModel, resolve
+from qwen_edge.session.plan import engine_config
 from qwen_edge.session.profile import DeviceProfile, read_profile
 from qwen_edge.session.reasons import Reason, reasons
 from qwen_edge.session.select import RuntimeConfig, allowed_bytes, select, tier_of
@@ -252,13 +252,8 @@ def _configure(result: Diagnosis, settings: Settings) -> None:
     result.runtime = runtime
     result.settings = settings.explain(runtime)
     result.why = reasons(result.profile, facts, runtime)
-    engine = EngineConfig(
-        context=runtime.context,
-        kv_type=runtime.kv_type,
-        threads=runtime.threads,
-        prefill_threads=runtime.prefill_threads,
-    )
-    result.short_peak = predict_peak(facts, engine, min(SHORT_RUN, runtime.context))
+    filled = min(SHORT_RUN, runtime.context)
+    result.short_peak = predict_peak(facts, engine_config(runtime), filled)
 
 
 def _look_around(result: Diagnosis, environ: Mapping[str, str], place: Place) -> None:

@@ -14,7 +14,7 @@ from qwen_edge.session.footprint import ModelFacts, facts_of
 from qwen_edge.session.memory import MemoryCap
 from qwen_edge.session.models import FoundModel, resolve
 from qwen_edge.session.profile import DeviceProfile, read_profile
-from qwen_edge.session.select import RuntimeConfig, allowed_bytes, select
+from qwen_edge.session.select import RuntimeConfig, allowed_bytes, drafts_of, select
 from qwen_edge.session.settings import Settings
 
 # Address space that a thread's stack reserves: 8 MiB with glibc, 1 MiB with Android's libc.
@@ -113,6 +113,7 @@ def engine_config(runtime: RuntimeConfig) -> EngineConfig:
         kv_type=runtime.kv_type,
         threads=runtime.threads,
         prefill_threads=runtime.prefill_threads,
+        drafts=drafts_of(runtime.lookup),
     )
 
 

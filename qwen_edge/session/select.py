@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.engine.speculation import MAX_DRAFTS
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.footprint import KV_TYPES, ModelFacts, predict_peak
@@ -40,6 +41,7 @@ class RuntimeConfig:
         temperature, top_p, top_k, min_p: sampling.
         threads: of a decode step.
         prefill_threads: of a prefill pass.
+        lookup: ``auto`` or ``off``: whether answers are drafted from what was said before.
         reserve: bytes of available memory that are left alone.
         predicted_peak: resident bytes when the context is full.
     """
@@ -57,6 +59,7 @@ class RuntimeConfig:
     min_p: float
     threads: int
     prefill_threads: int
+    lookup: str
     reserve: int
     predicted_peak: int
 
@@ -78,6 +81,7 @@ class Wishes:
     min_p: float | None = None
     threads: int | None = None
     prefill_threads: int | None = None
+    lookup: str | None = None
     reserve: int | None = None
     memory_cap: int | None = None
 
@@ -215,7 +219,13 @@ def _engine_config(
         kv_type=kv_type,
         threads=wishes.threads or profile.big_cores or max(1, profile.cores),
         prefill_threads=wishes.prefill_threads or wishes.threads or max(1, profile.cores),
+        drafts=drafts_of(wishes.lookup),
     )
+
+
+def drafts_of(lookup: str | None) -> int:
+    """``EngineConfig.drafts`` for a value of the setting."""
+    return 0 if lookup == "off" else MAX_DRAFTS
 
 
 def _configure(
@@ -244,6 +254,7 @@ def _configure(
         min_p=0.0 if wishes.min_p is None else wishes.min_p,
         threads=engine.threads,
         prefill_threads=engine.prefill_threads,
+        lookup="auto" if engine.drafts else "off",
         reserve=_reserve(profile, wishes),
         predicted_peak=peak,
     )

@@ -10,6 +10,7 @@ from qwen_edge.host.sizes import parse_size
 from qwen_edge.session.footprint import KV_TYPES
 from qwen_edge.session.memory import parse_cap
 
+LOOKUP_MODES = ("auto", "off")
 PREFIX = "QWEN_EDGE_"
 
 
@@ -144,6 +145,13 @@ _ALL = (
         "1 to 256",
         "Threads while the prompt is read.",
         "prefill_threads",
+    ),
+    Setting(
+        "lookup",
+        _choice(*LOOKUP_MODES),
+        ", ".join(LOOKUP_MODES),
+        "Guess tokens from what was said before and check them together; changes the speed only.",
+        "lookup",
     ),
     Setting(
         "memory-cap",

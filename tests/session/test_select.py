@@ -11,7 +11,16 @@ from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.session.footprint import KV_TYPES, ModelFacts, predict_peak
 from qwen_edge.session.profile import DeviceProfile, reserve_for
 from qwen_edge.session.reasons import reasons
-from qwen_edge.session.select import TIERS, Tier, Wishes, allowed_bytes, select, tier_of
+from qwen_edge.session.select import (
+    TIERS,
+    Tier,
+    Wishes,
+    allowed_bytes,
+    drafts_of,
+    select,
+    tier_of,
+)
+from qwen_edge.session.setting_table import LOOKUP_MODES
 from tests.session.facts import GIB, LARGE, MIB, MIDDLE, SMALL, tiny
 
 PLENTY = DeviceProfile(64 * GIB, 60 * GIB, 0, 8, 2, 6, "neon", False)
@@ -84,6 +93,7 @@ wishes = st.builds(
     thinking=st.none() | st.booleans(),
     threads=st.none() | st.integers(1, 64),
     prefill_threads=st.none() | st.integers(1, 64),
+    lookup=st.none() | st.sampled_from(LOOKUP_MODES),
     reserve=st.none() | st.integers(0, 2 * GIB),
     memory_cap=st.none() | st.integers(1, 8 * GIB),
 )
@@ -114,11 +124,18 @@ def test_prediction_fits_or_is_refused_with_the_numbers(
             for kv in [wish.kv_type] if wish.kv_type else KV_TYPES[-1:]:
                 threads = wish.threads or profile.big_cores or profile.cores
                 ahead = wish.prefill_threads or wish.threads or profile.cores
-                engine = EngineConfig(shortest, kv, threads, ahead)
+                drafts = drafts_of(wish.lookup)
+                engine = EngineConfig(shortest, kv, threads, ahead, drafts=drafts)
                 assert predict_peak(facts, engine) > allowed
         return
     facts = next(facts for facts in candidates if facts.name == chosen.model)
-    engine = EngineConfig(chosen.context, chosen.kv_type, chosen.threads, chosen.prefill_threads)
+    engine = EngineConfig(
+        chosen.context,
+        chosen.kv_type,
+        chosen.threads,
+        chosen.prefill_threads,
+        drafts=drafts_of(chosen.lookup),
+    )
     assert chosen.predicted_peak == predict_peak(facts, engine) <= allowed
     assert chosen.predicted_peak <= profile.available_ram - chosen.reserve
     assert 1 <= chosen.context <= facts.config.max_positions

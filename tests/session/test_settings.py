@@ -34,6 +34,7 @@ EXAMPLES = {
     "seed": ("9223372036854775807", "9223372036854775808", "none"),
     "threads": ("256", "257", "all"),
     "prefill-threads": ("1", "0", "1 2"),
+    "lookup": ("off", "on", "3"),
     "memory-cap": ("off", "0", "much"),
     "reserve": ("0", "-5", "1QB"),
 }
