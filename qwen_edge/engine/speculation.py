@@ -29,6 +29,7 @@ _PATIENCE, _MOST_PATIENCE = 32, 1024
 _GOOD, _TRIAL = 0.5, 3
 # Tokens a time, against one row a call; what is less drowns in the noise.
 _LEAST_GAIN = 1.03
+_UNLIKELY = 0.3
 
 
 class CallCosts:
@@ -136,4 +137,6 @@ class Drafter:
             rate = expected / ratios[count + 1]
             if rate > best_rate:
                 best, best_rate = count, rate
+            elif chance < _UNLIKELY:
+                break
         return best

@@ -213,6 +213,21 @@ def test_statistics_and_explanations_go_to_standard_error(home: Path) -> None:
         assert part in done.stderr
 
 
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_lookup_changes_nothing_but_the_speed(home: Path, mode: str) -> None:
+    asked = ("--seed", "7", "--json", "Tell me a story.")
+    plain = json.loads(run(home, "run", *DEMO, *asked).stdout)
+    other = {"QWEN_EDGE_LOOKUP": "off" if mode == "auto" else "auto"}
+    done = run(home, "run", *DEMO, "--lookup", mode, "--explain", *asked, changes=other)
+    assert f"{mode} (flag --lookup)" in done.stderr
+    reply = json.loads(done.stdout)
+    assert (reply["text"], reply["ids"]) == (plain["text"], plain["ids"])
+    usage = reply["usage"]
+    assert 0 <= usage["accepted_tokens"] <= usage["drafted_tokens"]
+    if mode == "off":
+        assert usage["drafted_tokens"] == 0
+
+
 def test_the_demo_introduces_itself_only_where_it_was_not_asked_for(home: Path) -> None:
     unasked = run(home, "run", *EXACT, "Hello!")
     assert unasked.stderr.startswith("This is the tiny demo model, which is not clever.")
