@@ -45,11 +45,13 @@ def keep_prefix(engine: Engine, wanted: Sequence[int], sequence: int) -> int:
     return common
 
 
-def extend(engine: Engine, ids: Sequence[int], sequence: int, *, logits: int) -> list[Logits]:
-    """Computes ``ids`` after what the sequence holds; returns the logits of the last so many."""
-    start, silent = len(engine.cached_ids(sequence)), len(ids) - logits
+def extend(
+    engine: Engine, ids: Sequence[int], sequence: int, *, wants_logits: bool
+) -> list[Logits]:
+    """Computes ``ids`` after what the sequence holds; logits of the last, if wanted."""
+    start, last = len(engine.cached_ids(sequence)), len(ids) - 1
     return engine.forward(
-        [Row(sequence, start + i, token, i >= silent) for i, token in enumerate(ids)]
+        [Row(sequence, start + i, token, wants_logits and i == last) for i, token in enumerate(ids)]
     )
 
 
@@ -172,7 +174,7 @@ class Generation:
         for start in range(0, len(todo), chunk):
             part = todo[start : start + chunk]
             last = start + len(part) == len(todo)
-            logits = extend(self._engine, part, self._sequence, logits=int(last))
+            logits = extend(self._engine, part, self._sequence, wants_logits=last)
             if self._on_prefill:
                 self._on_prefill(start + len(part), len(todo))
         return logits[0]
@@ -211,11 +213,17 @@ class Generation:
         """Logits after ``token`` and each drafted one; gives drafts up where memory is short."""
         if draft:
             try:
-                return extend(self._engine, [token, *draft], self._sequence, logits=1 + len(draft))
+                start = len(self._engine.cached_ids(self._sequence))
+                return self._engine.forward(
+                    [
+                        Row(self._sequence, position, drafted, True)
+                        for position, drafted in enumerate((token, *draft), start)
+                    ]
+                )
             except (MemoryLimitError, MemoryError):
                 self._drafts = 0
                 draft.clear()
-        return extend(self._engine, [token], self._sequence, logits=1)
+        return extend(self._engine, [token], self._sequence, wants_logits=True)
 
     def _draw(self, logits: Logits) -> Step:
         token = self._sampler.sample(logits)
