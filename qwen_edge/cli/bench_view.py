@@ -190,8 +190,12 @@ def show_comparison(
     titles = ("what", "A", "B", "change", "verdict")
     if as_markdown:
         _markdown_table(titles, rows)
-    else:
+    elif width() >= _WIDE:
         table(rows, titles)
+    else:
+        for what, a, b, change, verdict in rows:
+            out(f"{what}: {verdict}" if verdict else what)
+            out(f"  {a} → {b}  {change}".rstrip())
     _comparison_notes(first, second)
 
 

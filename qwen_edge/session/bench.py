@@ -130,6 +130,7 @@ class Bench:
         self._start = time.monotonic() if started is None else started
         self._samples: dict[Part, list[float]] = {}
         self._remarks: list[Remark] = []
+        self._guess = 0.0
         self._facts: tuple[Mapping[str, object], ...] = ({}, {}, {})
 
     def run(self) -> None:
@@ -190,6 +191,7 @@ class Bench:
         each = time.monotonic() - begun
         count = min(int(room / each) - 1, _MOST_COLD)
         counted = [first] if count < 1 else [self._start_cold(plan) for _ in range(count)]
+        self._guess = counted[-1].prefill_rate
         for one in counted:
             self._record(part.key, None, one.seconds)
             if one.peak is not None:
@@ -241,7 +243,7 @@ class Bench:
             poll=poll,
         )
         self._watcher.begin(Part("decode", 0))
-        speed = bench.first_impression()
+        speed = bench.first_impression(self._guess)
         seconds = max(self._left(), 0.0)
         tokens = tokens_per_turn(
             speed, seconds * (_QUICK_CHAT_SHARE if self._quick else _CHAT_SHARE)

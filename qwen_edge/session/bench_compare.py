@@ -14,7 +14,7 @@ _FEWEST = 3
 _ENOUGH = 5
 # Scales the median of the distances from the median to a standard deviation (normal noise).
 _MAD_SCALE = 1.4826
-_DEVIATIONS = 3.0
+_DEVIATIONS = 2.0
 FASTER, SLOWER, LESS, MORE = "faster", "slower", "less", "more"
 
 
@@ -23,7 +23,7 @@ class Difference(NamedTuple):
 
     Attributes:
         first, second: the measure in each report; None where it has none.
-        change: second over first, less one; None unless both are there.
+        change: second over first, less one; None where it says nothing.
         verdict: ``faster`` or ``slower`` (``less``, ``more`` of memory and the like) where the
             difference is beyond the noise, ``noise`` where it is not, ``unclear`` where there are
             too few samples to tell, empty where there is nothing to compare.
@@ -48,7 +48,8 @@ def difference(first: Measure | None, second: Measure | None) -> Difference:
         return Difference(first, second, None, "")
     change = second.median / first.median - 1
     if first.quantity.better == NEITHER:
-        return Difference(first, second, change, "")
+        # A share of a percentage or of a growth would say nothing.
+        return Difference(first, second, change if first.key == "bandwidth" else None, "")
     return Difference(first, second, change, _verdict(first, second, change))
 
 

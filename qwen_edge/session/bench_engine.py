@@ -13,13 +13,13 @@ from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.sampler import Sampler
 from qwen_edge.host.memory_facts import own_memory
 from qwen_edge.model.packed import PackedModel
-from qwen_edge.session.bench_plan import BATCH_DEPTH, Speed
+from qwen_edge.session.bench_plan import BATCH_DEPTH, STRETCHED_FROM, Speed
 from qwen_edge.session.bench_result import Part
 
 Record = Callable[[str, int | None, float], None]
 
-# What is computed before a depth is made of copies, and to get a first impression.
-_FIRST = 64
+# The most that is computed for a first impression, and for so many seconds.
+_IMPRESSION_TOKENS, _IMPRESSION_SECONDS = 64, 1.5
 _WARM_UP_STEPS = 2
 _IMPRESSION_STEPS = 8
 # Token ids that every model has.
@@ -69,9 +69,14 @@ class EngineBench:
         self._record = record
         self._poll = poll
 
-    def first_impression(self) -> Speed:
-        """Warms the engine up and tells roughly how fast it is."""
-        first = min(_FIRST, self._engine.config.context - _IMPRESSION_STEPS)
+    def first_impression(self, guess: float) -> Speed:
+        """Warms the engine up and tells roughly how fast it is.
+
+        Args:
+            guess: tokens a second of a short prompt.
+        """
+        first = int(min(max(guess * _IMPRESSION_SECONDS, STRETCHED_FROM), _IMPRESSION_TOKENS))
+        first = min(first, self._engine.config.context - _IMPRESSION_STEPS)
         seconds = self._extend(first)
         decoding = self._decode(_IMPRESSION_STEPS)
         start = time.monotonic()
@@ -122,7 +127,7 @@ class EngineBench:
         if depth < held:
             self._engine.truncate(depth)
             return
-        first = min(_FIRST, depth)
+        first = min(STRETCHED_FROM, depth)
         if held < first:
             self._extend(first - held)
         if depth > first:

@@ -22,6 +22,8 @@ FEWEST, MOST = 3, 7
 MOST_STEPS = 64
 # Positions that the sequences of a batch hold before the measured steps.
 BATCH_DEPTH = 32
+# Positions that are computed before a depth is made of copies.
+STRETCHED_FROM = 16
 _ROOM = MOST_STEPS + 16
 # The most valuable first: what the time does not suffice for is left out from the end.
 _ORDER = (
@@ -144,6 +146,7 @@ def cost(part: Part, speed: Speed, steps: int, prompt: int, depth_share: float) 
         read = 1 + size * depth_share
         # Making a depth writes its bytes once, at a fraction of the speed of reading.
         seconds = (steps + 2) * step * read + 4 * step * (read - 1) + 2 * speed.bandwidth_seconds
+        seconds += min(size, STRETCHED_FROM) / speed.prefill
     return seconds * _SAFETY
 
 
