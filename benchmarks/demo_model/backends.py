@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from model import round_int4
 from pack import load_tokenizer
 from transformers import Qwen3ForCausalLM
 
@@ -33,21 +34,16 @@ class Backend(Protocol):
         ...
 
 
-def round_int4(model: Qwen3ForCausalLM, group: int = 32) -> float:
+def round_matrices(model: Qwen3ForCausalLM) -> float:
     """Replace every matrix by its INT4 rounding; returns the relative error over all weights."""
     error = total = 0.0
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.ndim != 2:
-                continue
-            blocks = weight.view(-1, group)
-            peak = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
-            scale = (peak / -8).half().float()
-            inverse = torch.where(scale == 0, 0, 1 / scale)
-            rounded = (blocks * inverse).round().clamp(-8, 7) * scale
-            error += float((rounded - blocks).square().sum())
-            total += float(blocks.square().sum())
-            weight.copy_(rounded.view_as(weight))
+            if weight.ndim == 2:
+                rounded = round_int4(weight)
+                error += float((rounded - weight).square().sum())
+                total += float(weight.square().sum())
+                weight.copy_(rounded)
     return math.sqrt(error / total)
 
 

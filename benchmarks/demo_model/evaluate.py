@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backends import Backend, HuggingFace, QEdge, round_int4
+from backends import Backend, HuggingFace, QEdge, round_matrices
 from pack import encode, load_tokenizer
 
 
@@ -76,7 +76,7 @@ def main() -> None:
         result["parameters"] = sum(p.numel() for p in model.model.parameters())
         if args.int4:
             result["weights"] = "int4 in groups of 32, round to nearest"
-            result["relative_weight_error"] = round(round_int4(model.model), 5)
+            result["relative_weight_error"] = round(round_matrices(model.model), 5)
     with args.held_out.open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
     loss, count = model.loss(encode(load_tokenizer(args.model), records))

@@ -21,6 +21,7 @@ from data import (
     follow_up,
     knowledge,
     limits,
+    passages,
     product,
     smalltalk,
     stories,
@@ -29,16 +30,16 @@ from data import (
 from data.core import Rng, Topic, Turn, entries, is_held_out, names, pick, roughen, spin
 
 ENGLISH: dict[Topic, float] = {
-    arithmetic.sums: 32,
-    arithmetic.compare: 3,
-    arithmetic.counting: 2,
+    arithmetic.sums: 36,
+    arithmetic.compare: 4,
+    arithmetic.counting: 3,
     smalltalk.greeting: 3,
     smalltalk.how_are_you: 2,
     smalltalk.mood: 2.5,
     smalltalk.chatter: 3.5,
     smalltalk.thanks: 1.5,
     smalltalk.goodbye: 1.5,
-    smalltalk.memory: 6,
+    smalltalk.memory: 9,
     smalltalk.unknown_user: 0.5,
     product.product: 8,
     facts.countries: 6,
@@ -53,8 +54,11 @@ ENGLISH: dict[Topic, float] = {
     limits.unknown: 1.5,
     follow_up.follow_up: 3,
     words.grammar: 1.5,
-    words.spelling: 3,
-    words.copying: 9,
+    words.spelling: 5,
+    words.copying: 8,
+    passages.answering: 3,
+    passages.repeating: 2,
+    passages.lines: 4,
     words.twice: 1.5,
     words.listing: 2,
     words.bigger: 0.7,
@@ -65,7 +69,7 @@ ENGLISH: dict[Topic, float] = {
 CHINESE: dict[Topic, float] = {
     arithmetic.sums_zh: 8,
     chinese.talk: 5,
-    chinese.memory: 2,
+    chinese.memory: 3,
     chinese.facts: 8,
     chinese.relativity: 1,
     chinese.story: 1.5,
@@ -135,7 +139,7 @@ def dialogue(rng: Rng, held_out: bool) -> dict[str, object]:
     thinking = bool(end.thinking) and rng.random() < share
     messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     for turn in turns:
-        keep = turn.kind in ("copy", "translate", "spelling")
+        keep = turn.kind in ("copy", "extract", "translate", "spelling")
         messages.append({"role": "user", "content": turn.user if keep else roughen(rng, turn.user)})
         messages.append({"role": "assistant", "content": turn.assistant})
     no_think = not thinking and rng.random() < 0.02

@@ -148,6 +148,15 @@ class Qwen3(nn.Module):
         return F.linear(hidden, self.embed_tokens.weight)
 
 
+def round_int4(weight: Tensor, group: int = 32) -> Tensor:
+    """The weight with each `group` of a row rounded to 4 bits and an fp16 scale."""
+    blocks = weight.view(-1, group)
+    peak = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
+    scale = (peak / -8).half().float()
+    inverse = torch.where(scale == 0, 0, 1 / scale)
+    return ((blocks * inverse).round().clamp(-8, 7) * scale).view_as(weight)
+
+
 def segment_mask(segment: Tensor) -> Tensor:
     """Additive causal mask [batch, 1, length, length] that keeps dialogues of a row apart."""
     t = segment.shape[1]
@@ -178,8 +187,13 @@ def config_json(shape: Shape, stop_id: int, pad_id: int) -> dict[str, Any]:
     }
 
 
-def export(model: Qwen3, tokenizer_dir: Path, out: Path, stop_id: int, pad_id: int) -> None:
-    """Write a Hugging Face folder; each file appears under its name only when it is complete."""
+def export(
+    model: Qwen3, tokenizer_dir: Path, out: Path, stop_id: int, pad_id: int, int4: bool = False
+) -> None:
+    """Write a Hugging Face folder; each file appears under its name only when it is complete.
+
+    With `int4` the matrices are rounded first, as the model was trained to be used.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (out / name).exists():
@@ -200,5 +214,7 @@ def export(model: Qwen3, tokenizer_dir: Path, out: Path, stop_id: int, pad_id: i
         (out / f".{name}").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(out / f".{name}", out / name)
     weights = {f"model.{k}": v.detach().float().contiguous() for k, v in model.state_dict().items()}
+    if int4:
+        weights = {k: round_int4(v) if v.ndim == 2 else v for k, v in weights.items()}
     save_file(weights, out / ".model.safetensors", metadata={"format": "pt"})
     os.replace(out / ".model.safetensors", out / "model.safetensors")

@@ -5,7 +5,9 @@
 OUT_DIR/hf is a Hugging Face folder of the newest weights, OUT_DIR/state.pt the state to resume
 from. Matrices are trained with Muon (Jordan et al. 2024, scaled as by Liu et al. 2025,
 arXiv:2502.16982), the embedding and the gains with AdamW. Muon's orthogonal updates with weight
-decay leave few outliers, which serves 4-bit quantization.
+decay leave few outliers, which serves 4-bit quantization. In the last part of the budget the model
+computes with weights rounded to INT4 as in a .qedge file, while the optimizers go on moving the
+unrounded ones (straight-through estimate, Bengio et al. 2013, arXiv:1308.3432).
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from model import Qwen3, Shape, export, rotary, segment_mask
+from model import Qwen3, Shape, export, rotary, round_int4, segment_mask
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -34,12 +37,12 @@ def orthogonalize(g: Tensor, steps: int = 4) -> Tensor:
     """The nearest orthogonal matrices to a stack [n, rows, columns], by Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = g.shape[1] > g.shape[2]
-    x = g.transpose(1, 2) if tall else g
+    x = (g.transpose(1, 2) if tall else g).bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         s = x @ x.transpose(1, 2)
         x = a * x + (b * s + c * (s @ s)) @ x
-    return x.transpose(1, 2) if tall else x
+    return (x.transpose(1, 2) if tall else x).float()
 
 
 class Muon(torch.optim.Optimizer):
@@ -90,7 +93,7 @@ def loss_of(model: Qwen3, hidden: Tensor, ids: Tensor, target: Tensor) -> Tensor
     chosen = target[:, 1:].reshape(-1).nonzero().squeeze(1)
     flat = hidden[:, :-1].reshape(-1, hidden.shape[-1]).index_select(0, chosen)
     labels = ids[:, 1:].reshape(-1).index_select(0, chosen)
-    return F.cross_entropy(model.logits(flat), labels, reduction="sum")
+    return F.cross_entropy(model.logits(flat).float(), labels, reduction="sum")
 
 
 class Workers:
@@ -112,12 +115,24 @@ class Workers:
             self.all.append(replica)
             self.replicas.put(replica)
 
+    @torch.no_grad()
+    def round_weights(self) -> None:
+        """Let the replicas compute with the matrices of the model rounded to INT4."""
+        for shared, *mine in zip(
+            self.model.parameters(), *(r.parameters() for r in self.all), strict=True
+        ):
+            if shared.ndim == 2:
+                rounded = round_int4(shared)
+                for p in mine:
+                    p.data = rounded
+
     def _one(
         self, ids: Tensor, segment: Tensor, target: Tensor, turn: tuple[Tensor, Tensor], count: int
     ) -> float:
         replica = self.replicas.get()
-        hidden = replica(ids, *turn, segment_mask(segment))
-        loss = loss_of(replica, hidden, ids, target) / count
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = replica(ids, *turn, segment_mask(segment))
+            loss = loss_of(replica, hidden, ids, target) / count
         loss.backward()
         self.replicas.put(replica)
         return loss.item()
@@ -201,6 +216,9 @@ def train(args: argparse.Namespace) -> None:
         num_hidden_layers=args.layers,
     )
     model = Qwen3(shape)
+    if args.start:
+        found = load_file(args.start / "model.safetensors")
+        model.load_state_dict({k.removeprefix("model."): v for k, v in found.items()})
     workers = Workers(model, args.threads)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     gains = [p for p in model.parameters() if p.ndim == 1]
@@ -230,7 +248,8 @@ def train(args: argparse.Namespace) -> None:
     begun, first_elapsed, first_seen = time.monotonic(), elapsed, seen
 
     def checkpoint() -> None:
-        export(model, args.tokenizer, args.out / "hf", stop, pad)
+        int4 = elapsed / budget >= args.int4_after
+        export(model, args.tokenizer, args.out / "hf", stop, pad, int4)
         save_state(
             state_path,
             {
@@ -249,6 +268,8 @@ def train(args: argparse.Namespace) -> None:
                 group["lr"] = peak * factor
                 if "betas" in group:
                     group["betas"] = (0.9, 0.99)
+        if elapsed / budget >= args.int4_after:
+            workers.round_weights()
         loss = workers.gradient(ids, segment, target, turn[size], args.micro_tokens)
         torch.nn.utils.clip_grad_norm_([model.embed_tokens.weight, *gains], 1.0)
         for optimizer in optimizers:
@@ -281,14 +302,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--start", type=Path, help="begin with the weights of this folder")
+    parser.add_argument("--int4-after", type=float, default=0.6, help="share of the budget")
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--intermediate", type=int, default=768)
     parser.add_argument("--lr", type=float, default=4.5e-3)
     parser.add_argument("--embedding-lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.1)
-    parser.add_argument("--batch-tokens", type=int, default=1536)
-    parser.add_argument("--micro-tokens", type=int, default=512)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--micro-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max-steps", type=int, default=0)

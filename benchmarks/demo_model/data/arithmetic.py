@@ -60,7 +60,8 @@ SAY_ZH = {"+": ["{a}加{b}等于{c}。", "{a} + {b} = {c}。", "答案是{c}。"
           "-": ["{a}减{b}等于{c}。", "{a} - {b} = {c}。", "答案是{c}。"],
           "/": ["{a}除以{b}等于{c}。", "{a} ÷ {b} = {c}。", "答案是{c}。"],
           "*": ["{a}乘以{b}等于{c}。", "{a} × {b} = {c}。", "答案是{c}。"]}
-WEIGHTS = [6, 3, 2, 1]
+# An answer that repeats the numbers keeps them near the sum, which is easier to learn.
+WEIGHTS = [9, 3, 1, 0.5]
 
 
 def _steps(a: int, op: str, b: int) -> str:
@@ -110,14 +111,14 @@ def _steps_zh(a: int, op: str, b: int) -> str:
 
 
 def _problem(rng: Rng) -> tuple[int, str, int, int]:
-    op = rng.choice("++++----**/")
+    op = rng.choice("+++++-----**/")
     if op == "/":
         b, c = rng.randint(1, 10), rng.randint(1, 10)
         return b * c, op, b, c
     if op == "*":
         a, b = rng.randint(0, 12), rng.randint(0, 12)
         return a, op, b, a * b
-    top = rng.choice([10, 20, 100, 100])
+    top = rng.choice([10, 20, 100, 100, 100])
     a, b = rng.randint(0, top), rng.randint(0, top)
     if op == "-":
         a, b = max(a, b), min(a, b)

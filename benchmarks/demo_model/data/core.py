@@ -98,6 +98,13 @@ def names(section: str, key: str) -> list[str]:
     return pairs(section, "lists.txt")[key].split(" | ")
 
 
+def invented_name(rng: Rng) -> str:
+    """A name that is in no list, so that names are copied from the chat rather than recalled."""
+    syllables = [rng.choice("bdfgjklmnprstvwyz") + rng.choice(["a", "e", "i", "o", "u", "ai", "ee"])
+                 for _ in range(rng.choice([1, 2, 2, 3]))]
+    return capital("".join(syllables) + rng.choice(["", "n", "l", "r", "s", "k", "m", "th"]))
+
+
 def spin(rng: Rng, text: str, /, **fields: object) -> str:
     """Replace each `[a|b|c]` (nestable) by one alternative, then fill in `{field}`s."""
     count = 1

@@ -46,6 +46,6 @@ def unknown(rng: Rng) -> list[Turn]:
                 "Explain what {y} {x} is.", "What does {x} mean?"]
         what = f"what {article(x)} {x} is"
     say = pick(rng, ["I do not know {w}. I am only a small demo model.",
-                     "[Sorry|I am sorry], I do not know {w}. Qwen3-0.6B [knows|may know] it: "
-                     "`qwen-edge pull qwen3-0.6b`."], w=what)
+                     "[Sorry|I am sorry], I do not know {w}. "
+                     "[Qwen3-0.6B|A larger model] may know it."], w=what)
     return [Turn(pick(rng, asks, x=x, y=article(x)), say, pick(rng, THINK), kind="limits")]

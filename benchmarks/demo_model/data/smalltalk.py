@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.core import Rng, Topic, Turn, capital, entries, names, pick
+from data.core import Rng, Topic, Turn, capital, entries, invented_name, names, pick
 
 TOLD = "The user tells me about themselves. I keep it in mind."
 FEELING = "The user tells me a feeling. I answer kindly."
@@ -49,7 +49,7 @@ def goodbye(rng: Rng) -> list[Turn]:
 ABOUT: dict[str, tuple[list[str], str, list[str], str]] = {
     "names": (
         ["My name is {v}.", "I am {v}.", "I'm {v}.", "[You can call|Call] me {v}.", "This is {v}.",
-         "[Hi|Hello], [I'm|I am|my name is] {v}[.|!]"],
+         "[Hi|Hello|Hey][,|!] [I'm|I am|my name is] {v}[.|!]", "{v} is my name."],
         "[Hello|Hi|Nice to meet you|Pleased to meet you], {v}!"
         "[ How can I help you?| What can I do for you?|]",
         ["What is my name?", "What's my name?", "Do you [remember|know] my name?", "Who am I?",
@@ -84,9 +84,11 @@ BETWEEN: list[Topic] = [how_are_you, chatter, thanks, mood]
 
 def memory(rng: Rng) -> list[Turn]:
     """The user says something about themselves and asks for it later in the chat."""
-    kind = rng.choices(list(ABOUT), [3, 1, 1, 1, 1, 1, 1])[0]
+    kind = rng.choices(list(ABOUT), [6, 1, 1, 1, 1, 1, 1])[0]
     said, noted, asks, answer = ABOUT[kind]
     value = str(rng.randint(6, 80)) if kind == "age" else rng.choice(names("people", kind))
+    if kind == "names" and rng.random() < 0.3:
+        value = invented_name(rng)
     pet = rng.choice(names("people", "names"))
     fields = {"v": value, "V": capital(value), "n": pet,
               "sound": "sound" if value.endswith("s") else "sounds"}
