@@ -9,6 +9,7 @@ from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.terminal import Progress, err, is_terminal, note, out, warn
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.session.answer import AnswerText, ChatModel, Event, ThinkingText
+from qwen_edge.session.loaded import LoadedModel
 from qwen_edge.session.plan import Plan
 
 # Seconds of reading a prompt before a progress bar appears.
@@ -130,6 +131,13 @@ def show_stats(stats: GenerationStats, load_seconds: float | None = None) -> Non
     peak = own_memory().peak
     if peak is not None:
         note("peak memory: {size}", size=format_size(peak))
+
+
+def tell_of_prompt_file(loaded: LoadedModel) -> None:
+    """Says why the file of ``--prompt-cache`` was not used or not written."""
+    problem = loaded.prompt_file.problem if loaded.prompt_file else None
+    if problem is not None:
+        note(problem.sentence, **problem.values)
 
 
 def explain_cut(stats: GenerationStats, context: int) -> None:

@@ -11,10 +11,11 @@ from qwen_edge.cli.answer_view import (
     introduce,
     show_stats,
     stoppable,
+    tell_of_prompt_file,
 )
 from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
-from qwen_edge.cli.model_options import MODEL_OPTIONS, flags_of
+from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.terminal import err, note, show_error, warn
 from qwen_edge.engine.stats import GenerationStats
@@ -26,6 +27,7 @@ from qwen_edge.session.store import SavedConversation, last_conversation, new_pa
 
 OPTIONS = (
     *MODEL_OPTIONS,
+    PROMPT_FILE,
     Option("system", ("-s", "--system"), "How the model should behave.", "TEXT"),
     Option("resume", ("-r", "--resume"), "Continue the last conversation."),
     Option("stats", ("--stats",), "Write speed and memory after each answer."),
@@ -53,12 +55,15 @@ COMMANDS = {
 def main(values: Values) -> int:
     """Talks until the user leaves; returns the exit code."""
     saved = last_conversation() if values.switch("resume") else None
-    with load_model(flags_of(values)) as loaded:
+    file = prompt_file(values)
+    with load_model(flags_of(values), prompt_file=file, keep_all=True) as loaded:
         introduce(loaded.plan)
         if values.switch("resume") and saved is None:
             note("There is no saved conversation; this is a new one.")
         chat = Chat(loaded, values.text("system"), saved, show_stats=values.switch("stats"))
-        return chat.talk()
+        code = chat.talk()
+    tell_of_prompt_file(loaded)
+    return code
 
 
 class Chat:

@@ -113,7 +113,7 @@ def _program_rows(result: Diagnosis) -> list[tuple[str, str]]:
         ("Compiler", result.compiler or none),
         ("torch", result.torch or _say("not installed (not needed)")),
     ]
-    return rows + _model_rows(result)
+    return [*rows, *_model_rows(result), _prompts_row(result)]
 
 
 def _model_rows(result: Diagnosis) -> list[tuple[str, str]]:
@@ -133,6 +133,16 @@ def _model_rows(result: Diagnosis) -> list[tuple[str, str]]:
         "{type}, {free} free", type=storage.type or translate("unknown"), free=_size(storage.free)
     )
     return [("Model", described), ("Storage", place)]
+
+
+def _prompts_row(result: Diagnosis) -> tuple[str, str]:
+    place = _say(
+        "{prompts}, {size} in {path}; `qwen-edge models clear-cache` deletes them",
+        prompts=result.prompts.prompts,
+        size=_size(result.prompts.size),
+        path=result.prompts_folder,
+    )
+    return ("Computed prompts", place)
 
 
 def _show_configuration(result: Diagnosis) -> None:
@@ -189,6 +199,7 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
         "compiler": result.compiler,
         "torch": result.torch,
         "model": _model_table(result),
+        "computed_prompts": {"path": result.prompts_folder, **result.prompts._asdict()},
         "assumed_model": result.assumed,
         "configuration": vars(runtime) if runtime else None,
         "settings": [line._asdict() for line in result.settings],

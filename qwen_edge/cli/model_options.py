@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.session.setting_table import SETTINGS
@@ -25,6 +26,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "lookup": ((), "MODE"),
     "memory-cap": ((), "SIZE"),
     "reserve": ((), "SIZE"),
+    "prompt-cache-size": ((), "SIZE"),
 }
 
 
@@ -63,11 +65,23 @@ def _option(key: str) -> Option:
 
 
 THINKING = Option("thinking", ("--think",), SETTINGS["thinking"].help, off="--no-think")
+PROMPT_FILE = Option(
+    "prompt_cache",
+    ("--prompt-cache",),
+    "Keep the computed prompt in FILE, and take from there what the next prompt begins with.",
+    "FILE",
+)
 MODEL_OPTIONS = (*map(_option, _FORMS), THINKING)
 
 # What bears on speed and memory.
 _ENGINE = {"model", "context", "kv", "threads", "prefill_threads", "memory_cap", "reserve"}
 ENGINE_OPTIONS = tuple(option for option in MODEL_OPTIONS if option.name in _ENGINE)
+
+
+def prompt_file(values: Values) -> Path | None:
+    """The file of ``--prompt-cache``, if it was given."""
+    name = values.text(PROMPT_FILE.name)
+    return None if name is None else Path(name)
 
 
 def flags_of(values: Values, options: Sequence[Option] = MODEL_OPTIONS) -> dict[str, object]:

@@ -24,6 +24,7 @@ from qwen_edge.session.models import (
     store_files,
     store_path,
 )
+from qwen_edge.session.prompt_store import PromptStore
 
 app = typer.Typer(
     help="List, inspect and remove the models on this device.",
@@ -55,6 +56,13 @@ def list_command(as_json: JSON = False) -> None:
         ("name", "size", "weights"),
     )
     note("Models lie in {folder}.", folder=models_folder())
+    used = PromptStore(0).usage()
+    if used.prompts:
+        note(
+            "Computed prompts: {prompts}, {size}; `qwen-edge models clear-cache` deletes them.",
+            prompts=used.prompts,
+            size=format_size(used.size),
+        )
 
 
 def _summary(path: Path) -> dict[str, object]:
@@ -150,6 +158,17 @@ def remove_command(
             "{path} cannot be deleted: {reason}.", path=path, reason=error.strerror or error
         ) from error
     note("{name} is deleted.", name=path.stem)
+
+
+@app.command("clear-cache")
+def clear_cache_command() -> None:
+    """Delete the system prompts that were kept computed; they are computed again when needed."""
+    removed = PromptStore(0).clear()
+    note(
+        "{prompts} computed prompts are deleted, {size}.",
+        prompts=removed.prompts,
+        size=format_size(removed.size),
+    )
 
 
 @app.command("make-synthetic")

@@ -13,9 +13,10 @@ from qwen_edge.cli.answer_view import (
     introduce,
     show_stats,
     stoppable,
+    tell_of_prompt_file,
 )
 from qwen_edge.cli.interrupts import StopRequest
-from qwen_edge.cli.model_options import MODEL_OPTIONS, flags_of
+from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.prompt import read_prompt
 from qwen_edge.cli.terminal import is_terminal, out, table
@@ -30,6 +31,7 @@ _MOST_LOGPROBS = 100
 OPTIONS = (
     Option("prompt", (), "The prompt; what is piped in comes after it.", "PROMPT", many=True),
     *MODEL_OPTIONS,
+    PROMPT_FILE,
     Option("system", ("-s", "--system"), "How the model should behave.", "TEXT"),
     Option("think_budget", ("--think-budget",), "The most tokens to think for.", "N"),
     Option("stop", ("--stop",), "Text that ends the answer; can be repeated.", "TEXT", many=True),
@@ -57,7 +59,7 @@ def main(values: Values) -> int:
         )
     start = time.perf_counter()
     plan = make_plan(flags_of(values))
-    with LoadedModel(plan) as loaded:
+    with LoadedModel(plan, prompt_file(values)) as loaded:
         load_seconds = time.perf_counter() - start
         introduce(plan)
         if values.switch("explain"):
@@ -72,7 +74,9 @@ def main(values: Values) -> int:
             split_thinking=not values.switch("raw"),
         )
         ids = _prompt_ids(loaded, prompt, values, options)
-        return _answer(loaded, ids, options, values, load_seconds)
+        _answer(loaded, ids, options, values, load_seconds)
+    tell_of_prompt_file(loaded)
+    return 0
 
 
 def _number(values: Values, name: str, low: int, high: int) -> int | None:
@@ -118,7 +122,7 @@ def _answer(
     options: AnswerOptions,
     values: Values,
     load_seconds: float,
-) -> int:
+) -> None:
     progress = PrefillProgress()
     as_json = values.switch("json")
     view = AnswerView(thoughts=is_terminal(sys.stderr) or values.switch("thinking"))
@@ -140,7 +144,6 @@ def _answer(
                 show_stats(answer.stats, load_seconds)
     if values["max_tokens"] is None:
         explain_cut(answer.stats, loaded.engine.config.context)
-    return 0
 
 
 def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> None:

@@ -69,6 +69,7 @@ class Generation:
         on_prefill: called with (tokens done, tokens to do) after each chunk of the prompt.
         costs: what is known of the duration of the engine's calls, where answers share it; decides
             on drafts, which there are if ``EngineConfig.drafts`` allows any.
+        prepare: called first; it may fill the sequence from elsewhere, and counts as prefill.
 
     Raises:
         UsageError: the prompt is empty or leaves no room in the context.
@@ -86,6 +87,7 @@ class Generation:
         sequence: int = 0,
         on_prefill: Callable[[int, int], None] | None = None,
         costs: CallCosts | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         context = engine.config.context
         if not prompt_ids:
@@ -113,6 +115,7 @@ class Generation:
         self._drafter: Drafter | None = None
         self._drafts = min(engine.config.drafts, engine.config.prefill_rows - 1)
         self._drafted = self._accepted = 0
+        self._prepare = prepare
         self._cached = 0
         self._start = self._prefilled = self._first = self._last = 0.0
         self._finish = "interrupted"
@@ -146,6 +149,8 @@ class Generation:
 
     def _steps(self) -> Iterator[Step]:
         self._start = time.perf_counter()
+        if self._prepare:
+            self._prepare()
         logits = self._prefill()
         self._prefilled = time.perf_counter()
         if self._tracks_tokens:

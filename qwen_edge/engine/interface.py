@@ -116,6 +116,61 @@ class Engine(Protocol):
         """Makes ``target`` begin with the first ``length`` positions of ``source``."""
         ...
 
+    def prefix_identity(self) -> bytes:
+        """16 bytes that differ wherever the keys and values of the same tokens may differ.
+
+        Raises:
+            OSError: what they depend on cannot be read.
+        """
+        ...
+
+    def prefix_size(self, length: int) -> tuple[int, int]:
+        """Bytes and checksums that ``save_prefix`` makes of ``length`` positions.
+
+        Args:
+            length: 1 to 2^20; it need not fit into the context.
+        """
+        ...
+
+    def save_prefix(
+        self, descriptor: int, offset: int, length: int, sequence: int = 0
+    ) -> tuple[int, ...]:
+        """Writes the keys and values of the first ``length`` positions to an open file.
+
+        Returns:
+            Checksums of what was written.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        ...
+
+    def load_prefix(
+        self,
+        ids: Sequence[int],
+        descriptor: int,
+        offset: int,
+        stored: int,
+        checksums: Sequence[int],
+        sequence: int = 0,
+    ) -> None:
+        """Reads back what ``save_prefix`` wrote, in place of what the sequence held.
+
+        Args:
+            ids: the tokens of the positions wanted: the first of those that were saved.
+            descriptor: a file open for reading.
+            offset: where the keys and values begin in it.
+            stored: how many positions were saved.
+            checksums: of them.
+            sequence: which KV cache.
+
+        Raises:
+            ValueError: the file is shorter than it should be, or a checksum is wrong.
+            OSError: the disk fails.
+            MemoryLimitError: the KV cache could not grow. After any error the sequence is empty.
+        """
+        ...
+
     def close(self) -> None:
         """Frees the KV cache and stops the threads; a second call does nothing."""
         ...

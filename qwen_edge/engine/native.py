@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from collections.abc import Sequence
 from types import TracebackType
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.errors import UsageError
 from qwen_edge.model.packed import PackedModel, TensorInfo
-from qwen_edge.native.library import check, load
+from qwen_edge.native.checksum import checksum
+from qwen_edge.native.library import STATUS_FORMAT, STATUS_IO, check, library_path, load
 
 KV_TYPES = {"f16": 0, "int8": 1, "int4": 2, "f32": 3}
 ACTIVATIONS = {"int8": 0, "f32": 1}
@@ -82,6 +84,14 @@ def _library() -> ctypes.CDLL:
         library.qe_session_stretch.argtypes = [handle, integer, integer]
         library.qe_session_scratch_bytes.argtypes = [handle]
         library.qe_session_scratch_bytes.restype = ctypes.c_uint64
+        pointer, size = ctypes.c_void_p, ctypes.c_uint64
+        library.qe_session_prefix_size.argtypes = [handle, integer, pointer, pointer]
+        library.qe_session_save_prefix.argtypes = [
+            handle, integer, integer, integer, size, pointer, pointer,
+        ]  # fmt: skip
+        library.qe_session_load_prefix.argtypes = [
+            handle, integer, integer, integer, integer, size, pointer, pointer,
+        ]  # fmt: skip
         library.qe_session_logits.argtypes = [handle, integer]
         library.qe_isa_name.restype = ctypes.c_char_p
         library.qe_isa_list.restype = ctypes.c_char_p
@@ -182,6 +192,7 @@ class NativeEngine:
         except BaseException:
             self.close()
             raise
+        self._isa = isa_name()
         self._rows = (_Row * config.prefill_rows)()
         self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
 
@@ -258,6 +269,71 @@ class NativeEngine:
         check(_library().qe_session_stretch(self._open_session(), sequence, length))
         ids = self._ids[sequence]
         ids += [ids[0]] * (length - len(ids))
+
+    def prefix_identity(self) -> bytes:
+        """See ``Engine.prefix_identity``.
+
+        Keys and values follow from the weights, the types of activations and cache, and the code
+        that computes them: instruction sets differ in the last bits of floats, and so may two
+        versions or two compilers. They do not depend on threads, calls or the context's length.
+        """
+        config = self.config
+        settings = f"{self._isa} {config.kv_type} {config.activations}"
+        code = checksum(library_path().read_bytes(), checksum(settings.encode()))
+        return struct.pack("<QQ", self._model.fingerprint(), code)
+
+    def prefix_size(self, length: int) -> tuple[int, int]:
+        """See ``Engine.prefix_size``."""
+        size, parts = ctypes.c_uint64(), ctypes.c_uint64()
+        check(
+            _library().qe_session_prefix_size(
+                self._open_session(), length, ctypes.byref(size), ctypes.byref(parts)
+            )
+        )
+        return size.value, parts.value
+
+    def save_prefix(
+        self, descriptor: int, offset: int, length: int, sequence: int = 0
+    ) -> tuple[int, ...]:
+        """See ``Engine.save_prefix``."""
+        if not 0 < length <= len(self._ids[sequence]):
+            raise UsageError("There are no {length} positions to save.", length=length)
+        checksums = (ctypes.c_uint64 * self.prefix_size(length)[1])()
+        number = ctypes.c_int32()
+        status = _library().qe_session_save_prefix(
+            self._open_session(), sequence, length, descriptor, offset, checksums,
+            ctypes.byref(number),
+        )  # fmt: skip
+        if status == STATUS_IO:
+            raise OSError(number.value, os.strerror(number.value))
+        check(status)
+        return tuple(checksums)
+
+    def load_prefix(
+        self,
+        ids: Sequence[int],
+        descriptor: int,
+        offset: int,
+        stored: int,
+        checksums: Sequence[int],
+        sequence: int = 0,
+    ) -> None:
+        """See ``Engine.load_prefix``."""
+        if len(checksums) != self.prefix_size(stored)[1]:
+            raise ValueError("the number of checksums is wrong")
+        number = ctypes.c_int32()
+        # Whatever interrupts this, a list of tokens that does not fit the cache must not remain.
+        self.truncate(0, sequence)
+        status = _library().qe_session_load_prefix(
+            self._open_session(), sequence, len(ids), stored, descriptor, offset,
+            (ctypes.c_uint64 * len(checksums))(*checksums), ctypes.byref(number),
+        )  # fmt: skip
+        if status == STATUS_FORMAT:
+            raise ValueError((_library().qe_last_error() or b"").decode())
+        if status == STATUS_IO:
+            raise OSError(number.value, os.strerror(number.value))
+        check(status)
+        self._ids[sequence] = list(ids)
 
     def scratch_bytes(self) -> int:
         """Bytes of scratch memory held now; the KV cache comes on top."""

@@ -35,6 +35,12 @@ def models_folder(environ: Mapping[str, str] | None = None) -> Path:
     return _folder(environ, "XDG_DATA_HOME", ".local/share") / "models"
 
 
+def prompts_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of computed system prompts; it need not exist, and may be deleted at any time."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_CACHE_HOME", ".cache") / "prompts"
+
+
 def data_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of conversations and other things to keep; it need not exist."""
     environ = os.environ if environ is None else environ

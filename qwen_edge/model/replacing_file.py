@@ -7,7 +7,6 @@ import errno
 import fcntl
 import glob
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -23,10 +22,19 @@ _ATTEMPTS = 8
 
 def remove_leftovers(target: Path) -> list[Path]:
     """Removes temporary files of ``target`` whose writer is gone (killed, or the power failed)."""
+    return _remove_abandoned(target.parent, glob.escape(target.name))
+
+
+def remove_all_leftovers(folder: Path) -> list[Path]:
+    """Removes the temporary files of any target in a folder whose writer is gone."""
+    return _remove_abandoned(folder, "*")
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> list[Path]:
     removed: list[Path] = []
     found: list[Path] = []
     with contextlib.suppress(OSError):
-        found += target.parent.glob(f".{glob.escape(target.name)}.*{SUFFIX}")
+        found += folder.glob(f".{pattern}.*{SUFFIX}")
     for path in found:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -49,14 +57,18 @@ class ReplacingFile:
     Args:
         target: the file to make.
         size: its bytes, known ahead.
+        mode: its permissions, of which the umask takes away.
+        durable: whether it is synced: without, a power failure may leave a damaged file.
 
     Raises:
         QwenEdgeError: it cannot be written there, or there is not enough space.
     """
 
-    def __init__(self, target: Path, size: int) -> None:
+    def __init__(self, target: Path, size: int, *, mode: int = 0o666, durable: bool = True) -> None:
         self.target = target
         self.size = size
+        self._mode = mode
+        self._durable = durable
         self._descriptor = -1
         # Unlike Path.is_dir, this never raises.
         if os.path.isdir(target):
@@ -75,11 +87,11 @@ class ReplacingFile:
 
     def _create(self) -> Path:
         for _ in range(_ATTEMPTS):
-            name = f".{self.target.name}.{secrets.token_hex(4)}{SUFFIX}"
+            name = f".{self.target.name}.{os.urandom(4).hex()}{SUFFIX}"
             path = self.target.with_name(name)
             try:
                 self._descriptor = os.open(
-                    path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+                    path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode
                 )
             except FileExistsError:
                 continue
@@ -107,6 +119,17 @@ class ReplacingFile:
         except OSError as error:
             raise self._failure(error) from None
 
+    def write_with(self, write: Callable[[int], None]) -> None:
+        """Lets ``write`` fill the file through its descriptor.
+
+        Raises:
+            QwenEdgeError: the disk is full, or fails.
+        """
+        try:
+            write(self._descriptor)
+        except OSError as error:
+            raise self._failure(error) from None
+
     def commit(self, verify: Callable[[Path], None]) -> None:
         """Syncs the file, lets ``verify`` open it under its temporary name, and renames it.
 
@@ -114,12 +137,15 @@ class ReplacingFile:
             QwenEdgeError: the disk fails; or whatever ``verify`` raises.
         """
         try:
-            os.fsync(self._descriptor)
+            if self._durable:
+                os.fsync(self._descriptor)
             verify(self.path)
             self.path.replace(self.target)
         except OSError as error:
             raise self._failure(error) from None
         self._close()
+        if not self._durable:
+            return
         # The rename itself; file systems without directory sync have nothing to lose by it.
         with contextlib.suppress(OSError):
             directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -185,6 +185,35 @@ QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t targ
 
 QE_API int32_t qe_session_stretch(qe_session* session, int32_t sequence, int32_t length) {
   return qe::guarded([&] { session->session.stretch(sequence, length); });
+QE_API int32_t qe_session_prefix_size(const qe_session* session, int32_t positions, uint64_t* bytes,
+                                      uint64_t* parts) {
+  return qe::guarded([&] {
+    if (positions < 1 || positions > qe::kLargestDimension) {
+      throw qe::Error(qe::kArgument, "the number of positions is out of range");
+    }
+    *bytes = session->session.prefix_bytes(positions);
+    *parts = session->session.prefix_parts(positions);
+  });
+}
+
+QE_API int32_t qe_session_save_prefix(qe_session* session, int32_t sequence, int32_t positions,
+                                      int32_t descriptor, uint64_t offset, uint64_t* checksums,
+                                      int32_t* error_number) {
+  qe::KvFile file = {descriptor, offset, 0};
+  const int32_t status =
+      qe::guarded([&] { session->session.save_prefix(sequence, positions, &file, checksums); });
+  *error_number = file.error_number;
+  return status;
+}
+
+QE_API int32_t qe_session_load_prefix(qe_session* session, int32_t sequence, int32_t wanted,
+                                      int32_t stored, int32_t descriptor, uint64_t offset,
+                                      const uint64_t* checksums, int32_t* error_number) {
+  qe::KvFile file = {descriptor, offset, 0};
+  const int32_t status = qe::guarded(
+      [&] { session->session.load_prefix(sequence, wanted, stored, &file, checksums); });
+  *error_number = file.error_number;
+  return status;
 }
 
 QE_API uint64_t qe_session_scratch_bytes(const qe_session* session) {

@@ -56,6 +56,16 @@ QE_API int32_t qe_session_forward(qe_session* session, const qe_row* rows, int32
 QE_API const float* qe_session_logits(const qe_session* session, int32_t i);
 QE_API int32_t qe_session_truncate(qe_session* session, int32_t sequence, int32_t length);
 QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t target, int32_t length);
+// The first positions of a sequence as bytes in an open file: kv_file.h. Any number of positions
+// from 1 on has a size; saving and loading fail with kIo and the errno, 0 if it was no system call.
+QE_API int32_t qe_session_prefix_size(const qe_session* session, int32_t positions, uint64_t* bytes,
+                                      uint64_t* parts);
+QE_API int32_t qe_session_save_prefix(qe_session* session, int32_t sequence, int32_t positions,
+                                      int32_t descriptor, uint64_t offset, uint64_t* checksums,
+                                      int32_t* error_number);
+QE_API int32_t qe_session_load_prefix(qe_session* session, int32_t sequence, int32_t wanted,
+                                      int32_t stored, int32_t descriptor, uint64_t offset,
+                                      const uint64_t* checksums, int32_t* error_number);
 QE_API uint64_t qe_session_scratch_bytes(const qe_session* session);
 // For measurements: lengthens a sequence of at least 16 positions to `length` without computing, by
 // repeating its first positions' keys and values in memory of their own.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "isa/isa.h"
@@ -50,6 +51,7 @@ class KvSequence {
  public:
   explicit KvSequence(const KvShape& shape) : shape_(shape) {}
 
+  const KvShape& shape() const { return shape_; }
   int length() const { return length_; }
   KvChunk& chunk(int index) const { return *chunks_[index]; }
   int chunks() const { return static_cast<int>(chunks_.size()); }
@@ -64,6 +66,11 @@ class KvSequence {
   // For measurements: lengthens the sequence without computing. The new positions hold copies of
   // the first block's, which has to be whole, so that reading them costs what it does in earnest.
   void stretch(int length);
+  // Becomes what the chunks hold; they are enough for `length` positions.
+  void adopt(std::vector<std::shared_ptr<KvChunk>> chunks, int length) {
+    chunks_ = std::move(chunks);
+    length_ = length;
+  }
 
  private:
   KvShape shape_;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qwen_edge.errors import DamagedModelError, MemoryLimitError, QwenEdgeError, UsageError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY_NAME = "libqwen_edge.so"
 
 STATUS_OK = 0
@@ -21,6 +21,11 @@ STATUS_ARGUMENT = 1
 STATUS_MEMORY = 2
 STATUS_FORMAT = 3
 STATUS_IO = 4
+
+
+def library_path() -> Path:
+    """Where the library is."""
+    return Path(os.environ.get("QWEN_EDGE_LIBRARY") or Path(__file__).with_name(LIBRARY_NAME))
 
 
 @cache
@@ -32,7 +37,7 @@ def load() -> ctypes.CDLL:
     Raises:
         QwenEdgeError: the library is absent, does not load, or has another ABI version.
     """
-    path = Path(os.environ.get("QWEN_EDGE_LIBRARY") or Path(__file__).with_name(LIBRARY_NAME))
+    path = library_path()
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

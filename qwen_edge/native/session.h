@@ -7,6 +7,7 @@
 #include "activations.h"
 #include "attention.h"
 #include "kv_cache.h"
+#include "kv_file.h"
 #include "model.h"
 #include "thread_pool.h"
 
@@ -43,6 +44,12 @@ class Session {
   void fork(int source, int target, int length);
   // For measurements: see KvSequence::stretch.
   void stretch(int sequence, int length);
+  // The first positions of a sequence in a file, and back: kv_file.h. A save takes prefix_bytes
+  // there and gives prefix_parts checksums.
+  uint64_t prefix_bytes(int positions) const;
+  size_t prefix_parts(int positions) const;
+  void save_prefix(int sequence, int positions, KvFile* file, uint64_t* checksums);
+  void load_prefix(int sequence, int wanted, int stored, KvFile* file, const uint64_t* checksums);
   // Bytes of scratch memory held now, the KV cache apart.
   size_t scratch_bytes() const;
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qwen_edge.engine.generate import Generation, Step
 from qwen_edge.engine.interface import Engine, SamplingParams
 from qwen_edge.engine.speculation import CallCosts
 from qwen_edge.engine.stats import GenerationStats
-from qwen_edge.errors import MemoryLimitError
+from qwen_edge.errors import DamagedModelError, MemoryLimitError
 from qwen_edge.session.memory import memory_errors
 from qwen_edge.session.stop_text import StopFinder
 from qwen_edge.text.detokenizer import StreamDecoder
 from qwen_edge.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from qwen_edge.session.prompt_cache import PromptCache
 
 THINK_BEGIN, THINK_END = "<think>", "</think>"
 
@@ -50,6 +53,7 @@ class ChatModel:
         template: the chat template, Jinja.
         stop_ids: the ids that end an answer.
         costs: what was learned of the duration of the engine's calls.
+        prompts: keeps prompts on disk; None keeps none.
         poll: called between tokens and between parts of a long prompt; stops the answer with the
             error it raises, MemoryLimitError when too much memory is in use say.
     """
@@ -59,6 +63,7 @@ class ChatModel:
     template: str
     stop_ids: frozenset[int]
     costs: CallCosts = field(default_factory=CallCosts)
+    prompts: PromptCache | None = None
     poll: Callable[[], None] = lambda: None
 
 
@@ -135,8 +140,17 @@ class Answer:
         except MemoryLimitError:
             self._finish = "memory"
             raise
+        except DamagedModelError:
+            blame = self._model.prompts.blame() if self._model.prompts else None
+            if blame is None:
+                raise
+            self._model.engine.truncate(0)
+            raise blame from None
         yield from self.rest()
         yield Done(self.stats)
+        # Last of all: nobody waits for it.
+        if self._model.prompts is not None:
+            self._model.prompts.save(self.prompt_ids)
 
     def rest(self) -> list[Event]:
         """The events of text that waited for more; empties itself."""
@@ -184,7 +198,12 @@ class Answer:
             logprobs=self._options.logprobs,
             on_prefill=self._prefilled,
             costs=self._model.costs,
+            prepare=None if answered else self._load_prompt,
         )
+
+    def _load_prompt(self) -> None:
+        if self._model.prompts is not None:
+            self._model.prompts.load(self.prompt_ids)
 
     def _prefilled(self, done: int, total: int) -> None:
         # Forced tokens are few: only the prompt itself is worth telling of.

@@ -24,6 +24,7 @@ from qwen_edge.session.known_models import KNOWN_MODELS
 from qwen_edge.session.models import DEFAULT_MODEL, FoundModel, resolve
 from qwen_edge.session.plan import engine_config
 from qwen_edge.session.profile import DeviceProfile, read_profile
+from qwen_edge.session.prompt_store import PromptStore, Usage
 from qwen_edge.session.reasons import Reason, reasons
 from qwen_edge.session.select import RuntimeConfig, allowed_bytes, select, tier_of
 from qwen_edge.session.settings import Explained, Settings, unknown_variables
@@ -85,6 +86,8 @@ class Diagnosis:
         why: sentences on the configuration.
         allowed: bytes that the process may take.
         short_peak: predicted peak with ``SHORT_RUN`` tokens in use.
+        prompts: system prompts that were kept computed.
+        prompts_folder: where they are.
         recommended: the model this much RAM is made for.
         findings: what is amiss.
     """
@@ -101,6 +104,8 @@ class Diagnosis:
     why: list[Reason] = field(default_factory=list)
     allowed: int = 0
     short_peak: int | None = None
+    prompts: Usage = Usage(0, 0)
+    prompts_folder: Path = Path()
     recommended: str = ""
     findings: list[Finding] = field(default_factory=list)
 
@@ -121,6 +126,8 @@ def diagnose(
     settings = _settings(flags, environ, result.findings)
     result.model = _model(settings, environ, place, result.findings)
     _configure(result, settings)
+    store = PromptStore(0, environ)
+    result.prompts, result.prompts_folder = store.usage(), store.folder
     _look_around(result, environ, place)
     return result
 

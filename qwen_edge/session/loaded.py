@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.session.answer import AnswerOptions, ChatModel
 from qwen_edge.session.memory import memory_errors
 from qwen_edge.session.plan import Plan, make_plan, sampling_params
+from qwen_edge.session.prompt_cache import PromptCache, PromptFile, SystemPrompts
 from qwen_edge.session.select import select
 from qwen_edge.text.tokenizer import Tokenizer
 
@@ -22,20 +24,27 @@ class LoadedModel:
 
     Args:
         plan: what to load and how; its model is closed together with this.
+        prompt_file: holds the prompt's keys and values between two runs of the program.
+        keep_all: whether all that was said goes into that file in the end.
 
     Attributes:
         plan: likewise.
         engine: the engine.
         tokenizer: the tokenizer.
         chat: what answers need of it.
+        prompt_file: what became of the file; None if there is none.
 
     Raises:
         DamagedModelError: the model cannot be used.
         MemoryLimitError: it does not fit into the memory cap.
+        UsageError: the prompt file is something else, which must not be overwritten.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self, plan: Plan, prompt_file: Path | None = None, *, keep_all: bool = False
+    ) -> None:
         self.plan = plan
+        self.prompt_file: PromptFile | None = None
         with contextlib.ExitStack() as stack:
             stack.callback(plan.model.close)
             cap = stack.enter_context(plan.memory_cap())
@@ -46,11 +55,21 @@ class LoadedModel:
                 )
                 self.engine = NativeEngine(plan.model, plan.engine)
             stack.callback(self.engine.close)
+            prompts: PromptCache | None = None
+            limit = plan.settings.get("prompt-cache-size")
+            if prompt_file is not None:
+                self.prompt_file = PromptFile(self.engine, prompt_file, everything=keep_all)
+                prompts = self.prompt_file
+            elif isinstance(limit, int):
+                prompts = SystemPrompts(self.engine, self.tokenizer, limit)
+            if prompts is not None:
+                stack.callback(prompts.close)
             self.chat = ChatModel(
                 engine=self.engine,
                 tokenizer=self.tokenizer,
                 template=plan.model.chat_template,
                 stop_ids=frozenset(plan.model.generation.stop_ids),
+                prompts=prompts,
                 poll=cap.watch.poll,
             )
             self._stack = stack.pop_all()
@@ -93,18 +112,24 @@ class LoadedModel:
 
 
 def load_model(
-    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    prompt_file: Path | None = None,
+    *,
+    keep_all: bool = False,
 ) -> LoadedModel:
     """Finds a model, decides how to run it here, and loads it.
 
     Args:
         flags: setting key -> value, None where the user did not give it.
         environ: the environment variables.
+        prompt_file: see ``LoadedModel``.
+        keep_all: likewise.
 
     Raises:
-        UsageError: a bad setting.
+        UsageError: a bad setting or prompt file.
         ModelNotFoundError: there is no such model.
         DamagedModelError: the model cannot be used.
         MemoryLimitError: it does not fit.
     """
-    return LoadedModel(make_plan(flags, environ))
+    return LoadedModel(make_plan(flags, environ), prompt_file, keep_all=keep_all)

@@ -85,6 +85,11 @@ def _text(text: str) -> str:
     return text
 
 
+def _size_or_off(text: str) -> int | None:
+    size = None if text.lower() == "off" else parse_size(text)
+    return size or None
+
+
 _ALL = (
     Setting("model", _text, "a name or a path", "The model to use.", "model"),
     Setting(
@@ -166,6 +171,12 @@ _ALL = (
         "Available memory that is left alone.",
         "reserve",
     ),
+    Setting(
+        "prompt-cache-size",
+        _size_or_off,
+        "a size such as 256MB, or off",
+        "Disk space for computed system prompts.",
+    ),
 )
 SETTINGS: Mapping[str, Setting] = {setting.key: setting for setting in _ALL}
 # What holds where neither the user nor the device decides.
@@ -174,6 +185,7 @@ FIXED_DEFAULTS: Mapping[str, object] = {
     "presence-penalty": 0.0,
     "seed": None,
     "memory-cap": "auto",
+    "prompt-cache-size": 256 << 20,
 }
 
 

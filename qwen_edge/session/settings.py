@@ -129,7 +129,7 @@ class Settings:
 
 def shown(key: str, value: object) -> str:
     """A value as people read it."""
-    if key in ("reserve", "memory-cap"):
+    if key in ("reserve", "memory-cap", "prompt-cache-size"):
         if isinstance(value, int):
             return format_size(value)
         return "off" if value is None else str(value)
