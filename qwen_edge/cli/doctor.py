@@ -136,6 +136,8 @@ def _model_rows(result: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _prompts_row(result: Diagnosis) -> tuple[str, str]:
+    if result.prompts is None:
+        return ("Computed prompts", translate("unknown"))
     place = _say(
         "{prompts}, {size} in {path}; `qwen-edge models clear-cache` deletes them",
         prompts=result.prompts.prompts,
@@ -199,7 +201,10 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
         "compiler": result.compiler,
         "torch": result.torch,
         "model": _model_table(result),
-        "computed_prompts": {"path": result.prompts_folder, **result.prompts._asdict()},
+        "computed_prompts": {
+            "path": result.prompts_folder,
+            **(result.prompts._asdict() if result.prompts else {}),
+        },
         "assumed_model": result.assumed,
         "configuration": vars(runtime) if runtime else None,
         "settings": [line._asdict() for line in result.settings],

@@ -54,6 +54,14 @@ HELP = {
     ),
     "The most memory the program may take.": "程序最多可用的内存。",
     "Available memory that is left alone.": "可用内存中保留不用的部分。",
+    "Disk space for computed system prompts.": "保存已计算的系统提示所用的磁盘空间。",
+    "a size such as 256MB, or off": "大小（如 256MB），或 off",
+    "Keep the computed prompt in FILE, and take from there what the next prompt begins with.": (
+        "把计算好的提示词存入 FILE，下次从中取出与新提示词相同的开头部分。"
+    ),
+    "Delete the system prompts that were kept computed; they are computed again when needed.": (
+        "删除保存的已计算系统提示；需要时会重新计算。"
+    ),
     "a name or a path": "名称或路径",
     "64 to 1048576, and what the model takes": "64 到 1048576，且不超过模型的上限",
     "on or off": "on 或 off",

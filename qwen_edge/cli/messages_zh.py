@@ -153,6 +153,26 @@ _ERRORS = {
         "{path} 需要 {needed} 磁盘空间，而只剩 {free}。"
     ),
     "Free some space, or write it elsewhere.": "请腾出空间，或写到别处。",
+    "{path} exists and is not a prompt cache; it is left as it is.": (
+        "{path} 已存在且不是提示词缓存，未作改动。"
+    ),
+    "Name a new file, or an old prompt cache.": "请指定一个新文件，或已有的提示词缓存。",
+    "The prompt cache {path} is damaged; it is made anew.": (
+        "提示词缓存 {path} 已损坏，将重新生成。"
+    ),
+    "The prompt cache {path} is of another model or other settings; it is made anew.": (
+        "提示词缓存 {path} 属于别的模型或设置，将重新生成。"
+    ),
+    "The prompt cache {path} cannot be read: {reason}.": "提示词缓存 {path} 无法读取：{reason}。",
+    "The prompt cache {path} led to results that are not numbers.": (
+        "提示词缓存 {path} 导致计算结果不是数值。"
+    ),
+    "Delete it.": "请删除它。",
+    "A prompt kept on disk led to results that are not numbers.": (
+        "磁盘上保存的提示词导致计算结果不是数值。"
+    ),
+    "It is deleted now; ask again.": "它已被删除，请重新提问。",
+    "There are no {length} positions to save.": "没有 {length} 个位置可保存。",
     "{path} needs {needed}, more than a file may have there.": (
         "{path} 需要 {needed}，超过了那里单个文件的上限。"
     ),
@@ -311,6 +331,12 @@ _NOTES = {
     "Converting": "正在转换",
     "Writing": "正在写入",
     "Models lie in {folder}.": "模型存放在 {folder}。",
+    "Computed prompts: {prompts}, {size}; `qwen-edge models clear-cache` deletes them.": (
+        "已计算的提示词：{prompts} 个，{size}；`qwen-edge models clear-cache` 可删除。"
+    ),
+    "{prompts} computed prompts are deleted, {size}.": (
+        "已删除 {prompts} 个计算好的提示词，{size}。"
+    ),
     "{name} is deleted.": "已删除 {name}。",
     "Delete {name} ({size})?": "删除 {name}（{size}）？",
     "{bits} bits": "{bits} 位",
@@ -339,6 +365,10 @@ _DOCTOR = {
     "Compiler": "编译器",
     "Model": "模型",
     "Storage": "存储",
+    "Computed prompts": "已计算的提示词",
+    "{prompts}, {size} in {path}; `qwen-edge models clear-cache` deletes them": (
+        "{prompts} 个，{size}，位于 {path}；`qwen-edge models clear-cache` 可删除"
+    ),
     "Configuration": "配置",
     "Findings": "发现的问题",
     "Predicted peak": "预计峰值",

@@ -1,11 +1,13 @@
 // The C interface to models, sessions and samplers: checks what comes in, then calls the classes.
 #include "c_api.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <string>
 
 #include "dispatch.h"
+#include "kv_file.h"
 #include "sampler.h"
 #include "session.h"
 
@@ -185,14 +187,17 @@ QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t targ
 
 QE_API int32_t qe_session_stretch(qe_session* session, int32_t sequence, int32_t length) {
   return qe::guarded([&] { session->session.stretch(sequence, length); });
-QE_API int32_t qe_session_prefix_size(const qe_session* session, int32_t positions, uint64_t* bytes,
+}
+
+QE_API int32_t qe_session_prefix_size(qe_session* session, int32_t positions, uint64_t* bytes,
                                       uint64_t* parts) {
   return qe::guarded([&] {
     if (positions < 1 || positions > qe::kLargestDimension) {
       throw qe::Error(qe::kArgument, "the number of positions is out of range");
     }
-    *bytes = session->session.prefix_bytes(positions);
-    *parts = session->session.prefix_parts(positions);
+    const qe::KvShape& shape = session->session.sequence(0).shape();
+    *bytes = qe::kv_file_bytes(shape, positions);
+    *parts = qe::kv_file_parts(shape, positions);
   });
 }
 
@@ -200,8 +205,9 @@ QE_API int32_t qe_session_save_prefix(qe_session* session, int32_t sequence, int
                                       int32_t descriptor, uint64_t offset, uint64_t* checksums,
                                       int32_t* error_number) {
   qe::KvFile file = {descriptor, offset, 0};
-  const int32_t status =
-      qe::guarded([&] { session->session.save_prefix(sequence, positions, &file, checksums); });
+  const int32_t status = qe::guarded([&] {
+    qe::save_positions(session->session.sequence(sequence), positions, &file, checksums);
+  });
   *error_number = file.error_number;
   return status;
 }
@@ -210,8 +216,12 @@ QE_API int32_t qe_session_load_prefix(qe_session* session, int32_t sequence, int
                                       int32_t stored, int32_t descriptor, uint64_t offset,
                                       const uint64_t* checksums, int32_t* error_number) {
   qe::KvFile file = {descriptor, offset, 0};
-  const int32_t status = qe::guarded(
-      [&] { session->session.load_prefix(sequence, wanted, stored, &file, checksums); });
+  const int32_t status = qe::guarded([&] {
+    const qe::SessionParams& params = session->session.params();
+    if (wanted > params.context) throw qe::Error(qe::kArgument, "the context is too short");
+    qe::load_positions(&session->session.sequence(sequence), wanted, stored,
+                       std::max(params.threads, params.prefill_threads), &file, checksums);
+  });
   *error_number = file.error_number;
   return status;
 }

@@ -58,7 +58,7 @@ QE_API int32_t qe_session_truncate(qe_session* session, int32_t sequence, int32_
 QE_API int32_t qe_session_fork(qe_session* session, int32_t source, int32_t target, int32_t length);
 // The first positions of a sequence as bytes in an open file: kv_file.h. Any number of positions
 // from 1 on has a size; saving and loading fail with kIo and the errno, 0 if it was no system call.
-QE_API int32_t qe_session_prefix_size(const qe_session* session, int32_t positions, uint64_t* bytes,
+QE_API int32_t qe_session_prefix_size(qe_session* session, int32_t positions, uint64_t* bytes,
                                       uint64_t* parts);
 QE_API int32_t qe_session_save_prefix(qe_session* session, int32_t sequence, int32_t positions,
                                       int32_t descriptor, uint64_t offset, uint64_t* checksums,

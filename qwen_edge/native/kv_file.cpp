@@ -8,10 +8,11 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "checksum.h"
 #include "parallel_for.h"
-#include "session.h"
 #include "status.h"
 
 namespace qe {
@@ -112,6 +113,10 @@ size_t kv_file_parts(const KvShape& shape, int positions) {
 }
 
 void save_positions(const KvSequence& sequence, int positions, KvFile* file, uint64_t* checksums) {
+  if (positions < 1 || positions > sequence.length()) {
+    throw Error(kArgument, "cannot save " + std::to_string(positions) + " of " +
+                               std::to_string(sequence.length()) + " positions");
+  }
   const KvShape& shape = sequence.shape();
   uint64_t offset = file->offset;
   for (int i = 0; i < chunks_of(positions); ++i) {
@@ -128,6 +133,10 @@ void save_positions(const KvSequence& sequence, int positions, KvFile* file, uin
 
 void load_positions(KvSequence* sequence, int wanted, int stored, int threads, KvFile* file,
                     const uint64_t* checksums) {
+  if (wanted < 1 || wanted > stored) {
+    throw Error(kArgument, "cannot load " + std::to_string(wanted) + " of " +
+                               std::to_string(stored) + " positions");
+  }
   const KvShape& shape = sequence->shape();
   std::vector<std::shared_ptr<KvChunk>> chunks;
   for (int i = 0; i < chunks_of(wanted); ++i) {
@@ -156,29 +165,6 @@ void load_positions(KvSequence* sequence, int wanted, int stored, int threads, K
     throw;
   }
   sequence->adopt(std::move(chunks), wanted);
-}
-
-uint64_t Session::prefix_bytes(int positions) const { return kv_file_bytes(kv_shape_, positions); }
-
-size_t Session::prefix_parts(int positions) const { return kv_file_parts(kv_shape_, positions); }
-
-void Session::save_prefix(int index, int positions, KvFile* file, uint64_t* checksums) {
-  KvSequence& source = sequence(index);
-  if (positions < 1 || positions > source.length()) {
-    throw Error(kArgument, "cannot save " + std::to_string(positions) + " of " +
-                               std::to_string(source.length()) + " positions");
-  }
-  save_positions(source, positions, file, checksums);
-}
-
-void Session::load_prefix(int index, int wanted, int stored, KvFile* file,
-                          const uint64_t* checksums) {
-  KvSequence& target = sequence(index);
-  if (wanted < 1 || wanted > stored || wanted > params_.context) {
-    throw Error(kArgument, "cannot load " + std::to_string(wanted) + " of " +
-                               std::to_string(stored) + " positions");
-  }
-  load_positions(&target, wanted, stored, pool_.size(), file, checksums);
 }
 
 }  // namespace qe

@@ -26,12 +26,13 @@ struct KvFile {
 uint64_t kv_file_bytes(const KvShape& shape, int positions);
 size_t kv_file_parts(const KvShape& shape, int positions);
 
-// Writes the first `positions` of a sequence; checksums[kv_file_parts]. Throws Error(kIo).
+// Writes the first `positions` of a sequence; checksums[kv_file_parts]. Throws Error(kIo), or
+// Error(kArgument) if there are not so many.
 void save_positions(const KvSequence& sequence, int positions, KvFile* file, uint64_t* checksums);
 
 // Reads the first `wanted` of the `stored` positions into a sequence, in place of what it held.
-// Throws std::bad_alloc, Error(kIo), or Error(kFormat) where a checksum is wrong or the file too
-// short; the sequence is then as it was.
+// Throws std::bad_alloc, Error(kArgument), Error(kIo), or Error(kFormat) where a checksum is wrong
+// or the file too short; the sequence is then as it was.
 void load_positions(KvSequence* sequence, int wanted, int stored, int threads, KvFile* file,
                     const uint64_t* checksums);
 

@@ -7,7 +7,6 @@
 #include "activations.h"
 #include "attention.h"
 #include "kv_cache.h"
-#include "kv_file.h"
 #include "model.h"
 #include "thread_pool.h"
 
@@ -39,17 +38,12 @@ class Session {
   const float* logits(int i) const { return logits_.data() + i * logits_stride_; }
   int logits_rows() const { return static_cast<int>(logit_rows_.size()); }
 
+  const SessionParams& params() const { return params_; }
   KvSequence& sequence(int index);
   void truncate(int sequence, int length);
   void fork(int source, int target, int length);
   // For measurements: see KvSequence::stretch.
   void stretch(int sequence, int length);
-  // The first positions of a sequence in a file, and back: kv_file.h. A save takes prefix_bytes
-  // there and gives prefix_parts checksums.
-  uint64_t prefix_bytes(int positions) const;
-  size_t prefix_parts(int positions) const;
-  void save_prefix(int sequence, int positions, KvFile* file, uint64_t* checksums);
-  void load_prefix(int sequence, int wanted, int stored, KvFile* file, const uint64_t* checksums);
   // Bytes of scratch memory held now, the KV cache apart.
   size_t scratch_bytes() const;
 

@@ -104,7 +104,7 @@ class Diagnosis:
     why: list[Reason] = field(default_factory=list)
     allowed: int = 0
     short_peak: int | None = None
-    prompts: Usage = Usage(0, 0)
+    prompts: Usage | None = None
     prompts_folder: Path = Path()
     recommended: str = ""
     findings: list[Finding] = field(default_factory=list)

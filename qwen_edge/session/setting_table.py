@@ -86,7 +86,7 @@ def _text(text: str) -> str:
 
 
 def _size_or_off(text: str) -> int | None:
-    size = None if text.lower() == "off" else parse_size(text)
+    size = None if text.lower() in ("off", "none") else parse_size(text)
     return size or None
 
 

@@ -111,6 +111,28 @@ class ScriptedEngine:
     def fork(self, source: int, target: int, length: int) -> None:
         raise AssertionError("a conversation has one sequence")
 
+    def prefix_identity(self) -> bytes:
+        raise AssertionError("scripts are not kept")
+
+    def prefix_size(self, length: int) -> tuple[int, int]:
+        raise AssertionError("scripts are not kept")
+
+    def save_prefix(
+        self, descriptor: int, offset: int, length: int, sequence: int = 0
+    ) -> tuple[int, ...]:
+        raise AssertionError("scripts are not kept")
+
+    def load_prefix(
+        self,
+        ids: Sequence[int],
+        descriptor: int,
+        offset: int,
+        stored: int,
+        checksums: Sequence[int],
+        sequence: int = 0,
+    ) -> None:
+        raise AssertionError("scripts are not kept")
+
     def close(self) -> None:
         pass
 

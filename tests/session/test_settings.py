@@ -37,6 +37,7 @@ EXAMPLES = {
     "lookup": ("off", "on", "3"),
     "memory-cap": ("off", "0", "much"),
     "reserve": ("0", "-5", "1QB"),
+    "prompt-cache-size": ("off", "-1", "much"),
 }
 
 
