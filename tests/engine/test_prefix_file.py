@@ -76,7 +76,10 @@ def problem(engine: NativeEngine, path: Path) -> Problem | None:
     return None
 
 
-@pytest.mark.parametrize(("kv", "activations"), [("f16", "int8"), ("int8", "int8"), ("f32", "f32")])
+@pytest.mark.parametrize(
+    ("kv", "activations"),
+    [("f16", "int8"), ("int8", "int8"), ("int4", "int8"), ("f32", "f32")],
+)
 @pytest.mark.parametrize("stored", [1, 16, 255, 256, 300])
 def test_answers_are_the_same_bit_for_bit(
     model: PackedModel, tmp_path: Path, kv: str, activations: str, stored: int
@@ -232,7 +235,7 @@ def test_forged_numbers_are_refused(
 @pytest.mark.parametrize("pattern", [b"\xff", b"\x7c", b"\x00\x7c", b"\x80", b"random"])
 def test_forged_values_do_no_harm(model: PackedModel, tmp_path: Path, pattern: bytes) -> None:
     # NaN, infinite and absurd scales with right checksums: a wrong answer or an error.
-    for kv in ("f16", "int8"):
+    for kv in ("f16", "int8", "int4"):
         with NativeEngine(model, replace(CONFIG, kv_type=kv)) as engine:
             engine.truncate(0)
             file = saved(engine, tmp_path / kv)

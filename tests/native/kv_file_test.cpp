@@ -222,8 +222,8 @@ void test_checksum() {
 
 int main() {
   test_checksum();
-  for (const KvType type : {KvType::kF16, KvType::kI8}) {
-    const std::string name = type == KvType::kI8 ? "int8" : "f16";
+  for (const KvType type : {KvType::kF16, KvType::kI8, KvType::kI4}) {
+    const std::string name = "type " + std::to_string(static_cast<int>(type));
     test_round_trips({type, 3, 2, 32}, name);
     // More runs a layer than one call of the system takes.
     if (type == KvType::kI8) test_round_trips({type, 1, 300, 32}, name + " many heads");

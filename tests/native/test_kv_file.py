@@ -20,4 +20,4 @@ def test_kv_file(sanitizer: str, tmp_path: Path) -> None:
     sources += [NATIVE / f"{name}.cpp" for name in SOURCES]
     command = ["g++", "-std=c++17", "-O2", "-g", "-pthread", *flags, "-I", str(NATIVE)]
     subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True, timeout=600)
-    assert run(program) == "283 passed, 0 failed"
+    assert run(program) == "374 passed, 0 failed"
