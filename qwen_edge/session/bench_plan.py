@@ -83,7 +83,7 @@ def make_scope(plan: Plan, buffer_bytes: int) -> Scope:
                 )
             )
             continue
-        peak = _peak(plan.facts, plan.engine, part) + buffer_bytes
+        peak = _peak(plan.facts, plain(plan.engine), part) + buffer_bytes
         if peak > allowed and part != Part("decode", 0):
             remarks.append(
                 Remark(
@@ -95,8 +95,13 @@ def make_scope(plan: Plan, buffer_bytes: int) -> Scope:
             continue
         deepest = max(deepest, needed)
         parts.append(part)
-    engine = replace(plan.engine, context=deepest, sequences=max(BATCHES))
+    engine = replace(plain(plan.engine), context=deepest, sequences=max(BATCHES))
     return Scope(engine, tuple(parts), tuple(remarks), buffer_bytes)
+
+
+def plain(engine: EngineConfig) -> EngineConfig:
+    """The engine without drafts: how many of them come true depends on the text."""
+    return replace(engine, drafts=0)
 
 
 def positions(part: Part) -> int:
