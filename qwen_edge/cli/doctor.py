@@ -137,14 +137,14 @@ def _model_rows(result: Diagnosis) -> list[tuple[str, str]]:
 
 def _prompts_row(result: Diagnosis) -> tuple[str, str]:
     if result.prompts is None:
-        return ("Computed prompts", translate("unknown"))
+        return ("Prompts", translate("unknown"))
     place = _say(
-        "{prompts}, {size} in {path}; `qwen-edge models clear-cache` deletes them",
+        "{prompts} computed, {size} in {path}; `qwen-edge models clear-cache` deletes them",
         prompts=result.prompts.prompts,
         size=_size(result.prompts.size),
         path=result.prompts_folder,
     )
-    return ("Computed prompts", place)
+    return ("Prompts", place)
 
 
 def _show_configuration(result: Diagnosis) -> None:

@@ -365,9 +365,9 @@ _DOCTOR = {
     "Compiler": "编译器",
     "Model": "模型",
     "Storage": "存储",
-    "Computed prompts": "已计算的提示词",
-    "{prompts}, {size} in {path}; `qwen-edge models clear-cache` deletes them": (
-        "{prompts} 个，{size}，位于 {path}；`qwen-edge models clear-cache` 可删除"
+    "Prompts": "提示词",
+    "{prompts} computed, {size} in {path}; `qwen-edge models clear-cache` deletes them": (
+        "已计算 {prompts} 个，{size}，位于 {path}；`qwen-edge models clear-cache` 可删除"
     ),
     "Configuration": "配置",
     "Findings": "发现的问题",

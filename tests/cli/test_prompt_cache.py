@@ -55,7 +55,8 @@ def test_models_and_doctor_tell_of_it_and_clear_it(tmp_path: Path) -> None:
     assert "Computed prompts: 1," in listed.stderr
     assert "models clear-cache" in listed.stderr
     report = run(tmp_path, "doctor", "-m", "demo").stdout
-    assert "Computed prompts" in report
+    assert "Prompts" in report
+    assert "1 computed" in report
     assert str(tmp_path / "prompts") in report.replace("\n", "").replace(" ", "")
     facts = json.loads(run(tmp_path, "doctor", "--json").stdout)["computed_prompts"]
     assert facts["path"] == str(tmp_path / "prompts")
