@@ -1,0 +1,62 @@
+"""Makes the models that the peers are measured with: the same weights in every format.
+
+    python -m benchmarks.peers.models TOKENIZER.json
+
+TOKENIZER.json is Qwen3's. The models go to the folder that setup.sh filled, ``models`` in it
+(QWEN_EDGE_PEERS, or ~/.cache/qwen-edge-peers); those that are there are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from pathlib import Path
+
+from benchmarks.peers.pipe import Peer
+from benchmarks.peers.systems import ROOT, Place, default_place
+from qwen_edge.model.synthetic import make_synthetic
+
+ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
+
+
+def _module(place: Place, part: str, module: str, *arguments: object) -> None:
+    command = [place.python(part), "-m", module, *map(str, arguments)]
+    subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+
+
+def make_ggufs(place: Place, tokenizer: Path) -> None:
+    """Q4_0 bit for bit, and what llama.cpp's quantizer makes of the fp16 weights."""
+    for kind in ("q4_0", "f16"):
+        if not place.gguf(kind).exists():
+            module = "benchmarks.peers.gguf_file"
+            files = (place.qedge, tokenizer, place.gguf(kind))
+            _module(place, "llama", module, *files, "--type", kind)
+    command = [place.python("llama"), "-m", "benchmarks.peers.serve_llama"]
+    cores = sorted(os.sched_getaffinity(0))
+    with Peer(command, cores, ENVIRONMENT) as quantizer:
+        for kind in ("q4_0", "q4_k_m"):
+            output = place.gguf(f"{kind}-default")
+            if not output.exists():
+                names = {"source": str(place.gguf("f16")), "output": str(output)}
+                quantizer.ask("quantize", **names, kind=kind, threads=len(cores))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tokenizer", type=Path)
+    tokenizer = parser.parse_args().tokenizer
+    place = default_place()
+    place.models.mkdir(parents=True, exist_ok=True)
+    if not place.qedge.exists():
+        make_synthetic("qwen3-0.6b", place.qedge, tokenizer_json=tokenizer)
+    if place.has("llama"):
+        make_ggufs(place, tokenizer)
+    checkpoint = place.models / "hf"
+    if place.has("transformers") and not (checkpoint / "config.json").exists():
+        files = (place.qedge, tokenizer, checkpoint)
+        _module(place, "transformers", "benchmarks.peers.hf_checkpoint", *files)
+
+
+if __name__ == "__main__":
+    main()
