@@ -14,19 +14,21 @@ from statistics import median
 
 from benchmarks.peers.parts import PARTS
 from benchmarks.peers.processes import PROCESS_PARTS
+from benchmarks.peers.same_weights import same_weights
 from benchmarks.peers.systems import Place, default_place
 from benchmarks.peers.turns import measure
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
-NAMES = (*PARTS, *PROCESS_PARTS)
+OTHER_PARTS = {"same-weights": same_weights, **PROCESS_PARTS}
+NAMES = (*PARTS, *OTHER_PARTS)
 
 
 def run(name: str, place: Place) -> dict[str, object]:
     """Measures a part of either kind."""
-    if name in PROCESS_PARTS:
-        return PROCESS_PARTS[name](place)
+    if name in OTHER_PARTS:
+        return OTHER_PARTS[name](place)
     return measure(PARTS[name](place), place)
 
 

@@ -55,7 +55,8 @@ class Handlers:
         self.cached = 0
         return {
             "seconds": time.perf_counter() - start,
-            "build": api.llama_print_system_info().decode(),
+            "version": api.__version__,
+            "build": api.llama_print_system_info().decode().strip(" |"),
             "weight_bytes": api.llama_model_size(self.model),
         }
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from benchmarks.peers.pipe import serve
 from qwen_edge.engine.interface import EngineConfig, Row, SamplingParams
+from qwen_edge.engine.memory_estimate import kv_bytes_per_token
 from qwen_edge.engine.native import NativeEngine, isa_name
 from qwen_edge.engine.sampler import Sampler
+from qwen_edge.model.config import EMBEDDING
 from qwen_edge.model.packed import open_model
 
 
@@ -39,6 +41,9 @@ class Handlers:
             "seconds": time.perf_counter() - start,
             "isa": isa_name(),
             "weight_bytes": sum(t.nbytes for t in matrices),
+            # Those that a prefill multiplies with: the head is for its last token alone.
+            "linear_weights": sum(t.rows * t.cols for t in matrices if t.name != EMBEDDING),
+            "kv_bytes_per_token": kv_bytes_per_token(self.model.config, kv),
         }
 
     def _prefill(self, tokens: int, sequence: int = 0) -> None:
