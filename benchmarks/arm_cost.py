@@ -4,9 +4,10 @@ Cross-compiles ``isa/neon*.cpp`` to assembly, cuts the loop over weight blocks o
 function and hands it to llvm-mca, which simulates the pipeline of a named core with all loads
 hitting the first-level cache. What a core can consume at its clock is set beside what the memory
 of the reference phone delivers: a kernel is fast enough when the memory is slower than it is.
+Then come the tokens a second of four phones, beside those of the usual row-dot loop.
 
 Needs clang++ or aarch64-linux-gnu-g++, and llvm-mca (Debian: ``apt install clang llvm
-g++-aarch64-linux-gnu``). Run: ``python benchmarks/arm_cost.py``.
+g++-aarch64-linux-gnu``). Run: ``python -m benchmarks.arm_cost``.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import shutil
-import subprocess
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.arm_loops import Loop, block_loop, compiled_functions, cycles, newest
+from benchmarks.arm_phones import PHONES, USABLE, speed
+from benchmarks.arm_textbook import ITERATION_WEIGHTS, textbook_loop
+
 ISA_DIR = Path(__file__).resolve().parent.parent / "qwen_edge" / "native" / "isa"
-FLAGS = "-std=c++17 -O3 -fPIC -fno-math-errno -fno-trapping-math -DNDEBUG -S -o -"
 GCC = "aarch64-linux-gnu-g++"
 # Core: LLVM's name for it, GHz. Neoverse N1 is the Cortex-A76's server twin and, unlike it, has a
 # model of its own (from LLVM 17 on). The A75 is priced as a Cortex-A57: table look-ups too dearly.
@@ -37,7 +38,6 @@ I8MM_CORES = ("cortex-a510", "cortex-a710")
 # What the two channels of a Helio G85 deliver to all its cores together, GB/s.
 PHONE_BANDWIDTH = 9.5
 BLOCK_WEIGHTS = 16 * 32
-DOTS = ("sdot", "smmla", "smlal", "smull", "smlal2")
 # Table, file, the class that the tile template is instantiated with for n >= 2 (n = 1).
 TABLES = {
     "neon": ("neon.cpp", "BaselineIsa", "BaselineIsa"),
@@ -49,16 +49,6 @@ WEIGHTS = {
     "codebook": ("CodebookCodes<128>", 288),
     "int8": ("ByteCodes", 544),
 }
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The loop over 16 x 32 blocks of one tile function, for ``rows`` activation rows."""
-
-    text: str
-    instructions: int
-    dots: int
-    spills: int
 
 
 @dataclass(frozen=True)
@@ -74,72 +64,6 @@ class Cost:
     instructions: int
     spills: int
     gigabytes_per_second: float
-
-
-def demangled_functions(assembly: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields each function's readable name and its lines."""
-    names = subprocess.run(
-        ["c++filt"], input=assembly, capture_output=True, text=True, check=True
-    ).stdout
-    name, body = "", list[str]()
-    for raw, readable in zip(assembly.splitlines(), names.splitlines(), strict=True):
-        if re.match(r"_Z[\w.$]+:", raw):
-            name, body = readable.rstrip(":"), []
-        elif raw.startswith("\t.size"):
-            if name:
-                yield name, body
-            name = ""
-        elif name:
-            body.append(raw)
-
-
-def loops(lines: list[str]) -> Iterator[list[str]]:
-    """Yields the stretches between a label and a later branch back to it."""
-    labels = {}
-    for index, line in enumerate(lines):
-        label = re.match(r"(\.\w+):", line)
-        if label:
-            labels[label[1]] = index
-        branch = re.match(r"\t(?:b\.?\w*|cbn?z|tbn?z)\s.*?(\.L\w+)", line)
-        if branch and branch[1] in labels:
-            yield lines[labels[branch[1]] + 1 : index + 1]
-
-
-def is_instruction(line: str) -> bool:
-    return bool(re.match(r"\t[a-z]", line))
-
-
-def block_loop(lines: list[str]) -> Loop:
-    """The smallest loop that multiplies codes and converts scales: one block an iteration.
-
-    For groups of 32 the loop over a group's parts inside it runs once, so its branch, which
-    llvm-mca takes as not taken, costs what it costs.
-    """
-
-    def dots(body: list[str]) -> int:
-        return sum(line.split()[0] in DOTS for line in body if is_instruction(line))
-
-    candidates = [
-        body for body in loops(lines) if dots(body) and any("\tfcvtl" in line for line in body)
-    ]
-    if not candidates:
-        raise SystemExit("No loop over blocks was found: the compiler arranged it in a new way.")
-    body = min(candidates, key=len)
-    text = [re.sub(r"//.*", "", line) for line in body if is_instruction(line)]
-    spills = sum(bool(re.match(r"\t(ldr|str|ldp|stp|ldur|stur)\t[qd]\d.*\[sp", x)) for x in text)
-    return Loop("\n".join(text), len(text), dots(body), spills)
-
-
-def cycles(loop: Loop, core: str, mca: str) -> float:
-    """Cycles an iteration on a core; i8mm instructions are allowed on cores that lack them."""
-    command = [mca, "-mtriple=aarch64-linux-gnu", f"-mcpu={core}", "-mattr=+dotprod,+i8mm"]
-    result = subprocess.run(
-        [*command, "-iterations=100"], input=loop.text, capture_output=True, text=True, check=False
-    )
-    total = re.search(r"Total Cycles:\s+(\d+)", result.stdout)
-    if total is None:
-        raise SystemExit(f"llvm-mca failed: {result.stderr.strip()[:500]}")
-    return int(total[1]) / 100
 
 
 def tile_loop(functions: dict[str, list[str]], isa: str, rows: int, codes: str) -> Loop | None:
@@ -159,9 +83,7 @@ def price(compiler: str, mca: str, rows: list[int]) -> list[Cost]:
     """Prices every table, weight format and core for these numbers of activation rows."""
     costs = []
     for table, (file, many, one) in TABLES.items():
-        command = [*shlex.split(compiler), *shlex.split(FLAGS), str(ISA_DIR / file)]
-        assembly = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        functions = dict(demangled_functions(assembly))
+        functions = compiled_functions(compiler, ISA_DIR / file)
         for weights, (codes, block_bytes) in WEIGHTS.items():
             for n in rows:
                 loop = tile_loop(functions, one if n == 1 else many, n, codes)
@@ -208,12 +130,57 @@ def report(costs: list[Cost]) -> None:
         )
 
 
-def newest(program: str) -> str:
-    """The highest version of an LLVM program on the path: later ones model the cores better."""
-    for version in range(30, 13, -1):
-        if shutil.which(f"{program}-{version}"):
-            return f"{program}-{version}"
-    return program
+def cycles_per_weight(costs: list[Cost], table: str, core: str, rows: int) -> float:
+    """Cycles for one INT4 weight and one of so many activation rows."""
+    (cost,) = (
+        c for c in costs if (c.table, c.weights, c.core, c.rows) == (table, "int4", core, rows)
+    )
+    return cost.cycles / rows / BLOCK_WEIGHTS
+
+
+def phone_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, object]]:
+    """The phones' tokens a second with our kernels and with the row-dot loop."""
+    table: list[dict[str, object]] = []
+    for phone in PHONES:
+        ours = [cycles_per_weight(costs, phone.table, phone.core, rows) for rows in (1, 8)]
+        theirs = cycles(textbook, CORES[phone.core][0], mca) / ITERATION_WEIGHTS
+        table.append(
+            {
+                "phone": phone.name,
+                "core": f"{len(phone.clocks)} x {phone.core}",
+                "bandwidth_gbs": round(USABLE * phone.bandwidth, 1),
+                "ours_cycles_per_weight": round(ours[0], 4),
+                "textbook_cycles_per_weight": round(theirs, 4),
+                "ours_tokens": speed(phone, *ours).text(),
+                "textbook_tokens": speed(phone, theirs, theirs).text(),
+            }
+        )
+    return table
+
+
+def core_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, object]]:
+    """Cycles per weight by core: ours for one and for eight rows, and the row-dot loop's."""
+    table: list[dict[str, object]] = []
+    for core in CORES:
+        ours = "neon_i8mm" if core in I8MM_CORES else "neon_dotprod"
+        table.append(
+            {
+                "core": core,
+                "table": ours,
+                "1 row": round(cycles_per_weight(costs, ours, core, 1), 4),
+                "8 rows, each": round(cycles_per_weight(costs, ours, core, 8), 4),
+                "row-dot": round(cycles(textbook, CORES[core][0], mca) / ITERATION_WEIGHTS, 4),
+            }
+        )
+    return table
+
+
+def print_rows(title: str, rows: list[dict[str, object]]) -> None:
+    """Prints a table with aligned columns."""
+    print(f"\n{title}")
+    widths = [max(len(str(row[key])) for row in (*rows, {key: key})) for key in rows[0]]
+    for row in ({key: key for key in rows[0]}, *rows):
+        print("  ".join(f"{value!s:{w}}" for value, w in zip(row.values(), widths, strict=True)))
 
 
 def main() -> None:
@@ -226,10 +193,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     print(f"{options.compiler}, {options.mca}")
-    costs = price(options.compiler, options.mca, options.rows)
-    report(costs)
+    costs = price(options.compiler, options.mca, sorted({1, 8, *options.rows}))
+    report([cost for cost in costs if cost.rows in options.rows])
+    textbook = textbook_loop(options.compiler)
+    cores = core_table(costs, textbook, options.mca)
+    phones = phone_table(costs, textbook, options.mca)
+    print_rows("Cycles for a weight (INT4):", cores)
+    print_rows(f"Four phones, {USABLE:.0%} of the memory's bandwidth usable:", phones)
     if options.json:
-        options.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
+        record = {
+            "compiler": options.compiler,
+            "mca": options.mca,
+            "usable_bandwidth": USABLE,
+            "cores": cores,
+            "phones": phones,
+            "blocks": [asdict(cost) for cost in costs],
+        }
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _share(part: str, depth: int = 0, tokens: int = 128) -> Callable[[Records], 
 
 
 def _peak_share(part: str) -> Callable[[Records], tuple[Spread, str]]:
-    """Percent of the INT8 peak that the linear layers of a prefill use, all else counted as loss."""
+    """Percent of the INT8 peak that a prefill's linear layers use; all else counts as loss."""
 
     def figure(records: Records) -> tuple[Spread, str]:
         weights = records.opened(part, OURS, "linear_weights")

@@ -61,9 +61,7 @@ def codes_and_scales(model: PackedModel, info: TensorInfo) -> tuple[np.ndarray, 
         raise ValueError(f"{info.name} is not symmetric INT4 with groups of {GROUP}")
     codes = np.empty((info.rows, info.cols), np.uint8)
     scales = np.empty((info.rows, info.cols // GROUP), np.float16)
-    unpack_codes(
-        info.layout, model.address(info.name), codes.ctypes.data, scales.ctypes.data, None
-    )
+    unpack_codes(info.layout, model.address(info.name), codes.ctypes.data, scales.ctypes.data, None)
     return codes, scales
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.peers.systems import Place, System, llama, ours
+from benchmarks.peers.systems import Place, System, llama, openvino, ours
 from benchmarks.peers.turns import Case, Part
 
 ROOM = 256
@@ -30,6 +30,7 @@ def _decode_part(place: Place, threads: int, repeats: int) -> Part:
         _decode(label, llama(place, 512, kind=kind, threads=threads), 128)
         for label, kind in kinds.items()
     ]
+    cases.append(_decode("OpenVINO GenAI INT4", openvino(place, threads), 128))
     return Part(f"decode-{threads}-threads", cases, repeats, limits=threads)
 
 
@@ -74,10 +75,7 @@ def _prefill_part(place: Place, tokens: int, repeats: int) -> Part:
         _prefill("llama.cpp default", llama(place, context), tokens),
         _prefill("llama.cpp -fa 0, f16 KV", llama(place, context, flash="off"), tokens),
     ]
-    if place.has("openvino"):
-        model = str(place.models / "openvino")
-        system = System("openvino", model, options=(("context", context),))
-        cases.append(_prefill("OpenVINO GenAI INT4", system, tokens))
+    cases.append(_prefill("OpenVINO GenAI INT4", openvino(place), tokens))
     return Part(f"prefill-{tokens}", cases, repeats, peak=True)
 
 

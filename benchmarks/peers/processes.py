@@ -84,11 +84,9 @@ def build_llama_process(place: Place) -> str:
     (packages,) = (place.folder / "llama" / "lib").glob("python3.*/site-packages")
     libraries = packages / "llama_cpp" / "lib"
     program = str(place.folder / "llama_process")
-    subprocess.run(
-        [COMPILER, "-O2", "-std=c++17", f"-I{packages / 'include'}", "-o", program, str(SOURCE)]
-        + [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lllama", "-lggml", "-lggml-base"],
-        check=True,
-    )
+    command = [COMPILER, "-O2", "-std=c++17", f"-I{packages / 'include'}", "-o", program]
+    command += [str(SOURCE), f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
+    subprocess.run([*command, "-lllama", "-lggml", "-lggml-base"], check=True)
     return program
 
 

@@ -37,7 +37,7 @@ class Place:
         return self.models / "qwen3-0.6b.qedge"
 
     def gguf(self, kind: str) -> Path:
-        """The same weights; ``q4_0`` (head too), ``f16``, ``q4_0-default`` or ``q4_k_m-default``."""
+        """The same weights: ``q4_0`` (head too), ``f16``, ``q4_0-default``, ``q4_k_m-default``."""
         return self.models / f"{kind}.gguf"
 
 
@@ -101,7 +101,13 @@ def start(system: System, place: Place) -> tuple[Peer, dict[str, object]]:
 
 
 def ours(
-    place: Place, context: int, *, threads: int = 2, kv: str = "int8", sequences: int = 1, isa: str = ""
+    place: Place,
+    context: int,
+    *,
+    threads: int = 2,
+    kv: str = "int8",
+    sequences: int = 1,
+    isa: str = "",
 ) -> System:
     """qwen-edge; ``isa`` forces a kernel table."""
     options = (("context", context), ("kv", kv), ("sequences", sequences))
@@ -123,3 +129,8 @@ def llama(
     """llama.cpp; what is not given is its default."""
     options = (("context", context), ("kv", kv), ("flash", flash), ("sequences", sequences))
     return System("llama.cpp", str(place.gguf(kind)), threads, options, part=part)
+
+
+def openvino(place: Place, threads: int = 2) -> System:
+    """OpenVINO GenAI with symmetric INT4 weights; its context grows by itself."""
+    return System("openvino", str(place.models / "openvino"), threads)

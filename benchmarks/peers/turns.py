@@ -106,8 +106,10 @@ def _ready(
             samples.opened[case.label] = facts
         if case.state:
             running[case.system].ask("fill", depth=case.arguments["depth"], state=case.state)
-        small = {**case.arguments, **({"tokens": 4} if "tokens" in case.arguments else {})}
-        running[case.system].ask(case.request, **small)
+        first = dict(case.arguments)
+        if "tokens" in first:
+            first["tokens"] = min(first["tokens"], 512 if case.request == "prefill" else 4)
+        running[case.system].ask(case.request, **first)
     except (PeerError, FileNotFoundError) as error:
         samples.failed[case.label] = str(error).strip().splitlines()[-1]
         return False

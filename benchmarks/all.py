@@ -1,0 +1,60 @@
+"""Measures everything anew and makes RESULTS.md: ``python -m benchmarks.all``.
+
+Needs what benchmarks/peers/setup.sh and ``python -m benchmarks.peers.models`` make. Each step is a
+command of its own and takes less than four minutes, but for the soak; after a failure or an
+interruption ``--from STEP`` goes on. ``--under COMMAND`` starts the steps with another command, one
+that waits until the machine is idle, say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.peers.run import NAMES
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def steps() -> dict[str, list[str]]:
+    """The commands by name, in order."""
+    python = [sys.executable, "-m"]
+    results = FOLDER / "results"
+    found = {name: [*python, "benchmarks.peers.run", name] for name in NAMES}
+    found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
+    found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]
+    found["report"] = [*python, "benchmarks.report"]
+    return found
+
+
+def main() -> None:
+    commands = steps()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--from", dest="first", choices=commands, help="skip the steps before it")
+    parser.add_argument("--skip", nargs="*", default=[], choices=commands)
+    parser.add_argument("--under", type=shlex.split, default=[], metavar="COMMAND")
+    arguments = parser.parse_args()
+    names = list(commands)
+    names = names[names.index(arguments.first or names[0]) :]
+    for name in names:
+        if name in arguments.skip:
+            continue
+        start = time.monotonic()
+        result = subprocess.run(
+            [*arguments.under, *commands[name]],
+            cwd=FOLDER.parent,
+            env=os.environ | {"PYTHONPATH": str(FOLDER.parent)},
+            check=False,
+        )
+        print(f"{name}: {time.monotonic() - start:.0f} s, status {result.returncode}", flush=True)
+        if result.returncode:
+            sys.exit(f"Go on with --from {name}.")
+
+
+if __name__ == "__main__":
+    main()
