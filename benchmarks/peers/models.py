@@ -43,7 +43,7 @@ def make_ggufs(place: Place, tokenizer: Path) -> None:
 
 
 def export_openvino(place: Place, checkpoint: Path) -> None:
-    """OpenVINO's own symmetric INT4 with groups of 128, which its GenAI pipeline is fastest with."""
+    """Symmetric INT4 with groups of 128, as OpenVINO makes it of the bf16 checkpoint."""
     program = str(Path(place.python("openvino")).with_name("optimum-cli"))
     command = [program, "export", "openvino", "--model", str(checkpoint)]
     command += ["--task", "text-generation-with-past", "--weight-format", "int4", "--sym"]
