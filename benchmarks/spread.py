@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -28,12 +29,7 @@ def plain(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     rounded = float(f"{value:.{digits}g}")
-    decimals = 0
-    while decimals < 9 and float(f"{rounded:.{decimals}f}") != rounded:
-        decimals += 1
-    whole = len(str(int(abs(rounded))))
-    # Trailing zeros that were measured stay: 1.20, not 1.2.
-    decimals = max(decimals, digits - whole if abs(rounded) >= 1 else decimals)
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:.{max(decimals, 0)}f}"
 
 

@@ -1,42 +1,44 @@
-"""The machine itself as a measured system, and its facts for the report."""
+"""What the machine can do at most, and its facts for the report."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.peers.pipe import Peer
+from qwen_edge.engine.bandwidth import read_bandwidth
 
-SOURCE = Path(__file__).with_name("machine.cpp")
+SOURCE = Path(__file__).with_name("peak.cpp")
+BUFFER_BYTES = 1 << 29
 COMPILER = os.environ.get("CXX", "g++")
 # Those that the kernels choose by.
 FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 
 
-def build(folder: Path) -> Path:
-    """Compiles machine.cpp into a folder; returns the program."""
-    program = folder / "machine"
-    command = [COMPILER, "-O2", "-std=c++17", "-pthread", "-o", str(program), str(SOURCE)]
-    subprocess.run(command, check=True)
-    return program
+class Machine:
+    """Measures what the machine can do at most.
 
-
-class Machine(Peer):
-    """Measures what the machine can do at most."""
+    Args:
+        folder: where the compiled measurement of the peak goes.
+    """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__([str(build(folder))], sorted(os.sched_getaffinity(0)))
+        library = folder / "peak.so"
+        command = [COMPILER, "-O2", "-std=c++17", "-pthread", "-shared", "-fPIC"]
+        subprocess.run([*command, "-o", str(library), str(SOURCE)], check=True)
+        self._peak = ctypes.CDLL(str(library)).peak
+        self._peak.restype = ctypes.c_double
 
     def bandwidth(self, threads: int) -> float:
         """Bytes a second that the threads together read from memory."""
-        return float(self.ask("bandwidth", threads=threads))
+        return read_bandwidth(BUFFER_BYTES, threads)
 
     def peak(self, threads: int) -> float:
         """INT8 multiply-adds a second (VPDPBUSD, or its AVX2 stand-in) of the threads."""
-        return float(self.ask("peak", threads=threads))
+        return float(self._peak(threads))
 
 
 def _cpuinfo() -> dict[str, str]:

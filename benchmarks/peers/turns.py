@@ -74,7 +74,7 @@ def measure(part: Part, place: Place) -> dict[str, object]:
     begin = time.time()
     samples = Samples()
     with contextlib.ExitStack() as stack:
-        machine = stack.enter_context(Machine(place.folder))
+        machine = Machine(place.folder)
         running: dict[System, Peer] = {}
         cases = [case for case in part.cases if _ready(case, place, stack, running, samples)]
         for _ in range(part.repeats):
