@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import qwen_edge
+from qwen_edge.native.library import ABI_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,7 +62,7 @@ def test_wheel_runs_from_a_fresh_environment(wheel: Path, tmp_path: Path) -> Non
         cwd=tmp_path,
         check=True,
     )
-    assert result.stdout.strip() == "1"
+    assert result.stdout.strip() == str(ABI_VERSION)
 
 
 def test_sdist_holds_the_sources_and_builds(tmp_path: Path) -> None:
