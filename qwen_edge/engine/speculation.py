@@ -17,8 +17,8 @@ MAX_DRAFTS = 7
 # A match's length decides how far it is trusted: index of the class, by length.
 _CLASSES = tuple(sum(length >= low for low in (3, 4, 6, 9, 16)) for length in range(LONGEST + 1))
 # How often a match of each class foretells the token, before anything was seen of the answer.
-_ODDS = (0.25, 0.4, 0.55, 0.7, 0.8, 0.9)
-_ODDS_MEMORY = 12
+_ODDS = (0.15, 0.3, 0.5, 0.7, 0.8, 0.9)
+_ODDS_MEMORY = 6
 # What a further row costs, as a share of a call of one row, before any was measured.
 _ROW_COST = 0.25
 _COST_MEMORY = 8
