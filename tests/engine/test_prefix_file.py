@@ -27,6 +27,7 @@ from qwen_edge.errors import DamagedModelError, QwenEdgeError, UsageError
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
 from qwen_edge.session.models import demo_path
+from tests.engine.forging import forge
 
 PROMPT = [(7 * i + i * i) % 4000 + 3 for i in range(300)]
 CONFIG = EngineConfig(context=512, kv_type="int8", threads=2, prefill_rows=64)
@@ -207,15 +208,6 @@ def test_every_changed_byte_is_found(engine: NativeEngine, tmp_path: Path) -> No
         content[place] ^= 1 << place % 8
 
 
-def sealed(content: bytearray) -> bytes:
-    """The file with right checksums in the header, as a forger would write them."""
-    tokens, parts = struct.unpack_from("<II", content, 12)
-    table_end = (64 + 4 * tokens + 8 * parts + 63) // 64 * 64
-    struct.pack_into("<Q", content, 48, checksum(bytes(content[64:table_end])))
-    struct.pack_into("<Q", content, 56, checksum(bytes(content[:56])))
-    return bytes(content)
-
-
 @pytest.mark.parametrize("value", [0, 1, 19, 21, 1 << 20, (1 << 20) + 1, (1 << 32) - 1])
 @pytest.mark.parametrize("place", [12, 16, 20, 24])
 def test_forged_numbers_are_refused(
@@ -239,26 +231,7 @@ def test_forged_values_do_no_harm(model: PackedModel, tmp_path: Path, pattern: b
         with NativeEngine(model, replace(CONFIG, kv_type=kv)) as engine:
             engine.truncate(0)
             file = saved(engine, tmp_path / kv)
-            content = bytearray(file.read_bytes())
-            payload = file_bytes(engine, 300) - engine.prefix_size(300)[0]
-            size = len(content) - payload
-            filler = os.urandom(size) if pattern == b"random" else pattern * size
-            content[payload:] = filler[:size]
-            parts = engine.prefix_size(300)[1]
-            position = payload
-            for part in range(parts):
-                # Two chunks: 256 positions, and the 44 that take three blocks.
-                blocks = 16 if part < parts // 2 else 3
-                nbytes = size * blocks // 19 // (parts // 2)
-                runs = 1 if blocks == 16 else 2 * model.config.kv_heads
-                total = 0
-                for run in range(runs):
-                    start = position + nbytes * run // runs
-                    piece = bytes(content[start : start + nbytes // runs])
-                    total = checksum(piece, total)
-                struct.pack_into("<Q", content, 64 + 4 * 300 + 8 * part, total)
-                position += nbytes
-            file.write_bytes(sealed(content))
+            forge(file, engine, pattern)
             assert problem(engine, file) is None
             for sampling in (GREEDY, SamplingParams(seed=1), SamplingParams(top_k=0, seed=1)):
                 engine.truncate(299)

@@ -13,7 +13,7 @@ import pytest
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.prefix_file import file_bytes
-from qwen_edge.errors import UsageError
+from qwen_edge.errors import DamagedModelError, QwenEdgeError, UsageError
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.session.answer import Answer, AnswerOptions, ChatModel
 from qwen_edge.session.conversation import SYSTEM, USER, Conversation, Message, encode_messages
@@ -27,6 +27,7 @@ from qwen_edge.session.prompt_cache import (
 )
 from qwen_edge.session.prompt_store import PromptStore
 from qwen_edge.text.tokenizer import Tokenizer
+from tests.engine.forging import forge
 
 OPTIONS = AnswerOptions(sampling=SamplingParams(temperature=0), max_tokens=12, thinking=False)
 LONG = "You know a lot about rivers, mountains and the sea, and you tell it shortly. " * 8
@@ -237,6 +238,28 @@ def test_a_damaged_file_is_replaced(model: PackedModel, home: Path, damage: str)
     file.write_bytes(new)
     assert ask(model, LONG, "Hello!") == plain
     assert ask(model, LONG, "Hello!")[1] > 64
+
+
+def test_a_forged_file_is_blamed_and_forgotten(model: PackedModel, home: Path) -> None:
+    plain = ask(model, LONG, "Hello!", kv="f16")
+    program = Program(model, kv="f16")
+    forge(files(home)[0], program.engine, b"\xff")
+    with pytest.raises(QwenEdgeError, match="not numbers") as caught:
+        program.ask(LONG, "Hello!")
+    assert not isinstance(caught.value, DamagedModelError)
+    assert files(home) == []
+    assert program.ask(LONG, "Hello!") == plain
+    program.close()
+
+
+def test_a_forged_file_of_the_user_is_blamed(model: PackedModel, tmp_path: Path) -> None:
+    file = tmp_path / "my.prompt"
+    ask(model, LONG, "Hello!", file=file, kv="f16")
+    program = Program(model, file=file, kv="f16")
+    forge(file, program.engine, b"\xff")
+    with pytest.raises(QwenEdgeError, match=r"my\.prompt led to results that are not numbers"):
+        program.ask(LONG, "Hello!")
+    program.close()
 
 
 def test_a_folder_that_cannot_be_used(model: PackedModel, home: Path) -> None:
