@@ -73,16 +73,21 @@ void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& s
     KvChunk& chunk = sequence.chunk(start / kChunkPositions);
     const int positions = std::min(end - start, kChunkPositions);
     const int blocks = (positions + kKvBlock - 1) / kKvBlock;
+    const uint8_t* values = chunk.values(layer, kv_head);
+    const uint8_t* next_keys =
+        start + kChunkPositions < end
+            ? sequence.chunk(start / kChunkPositions + 1).keys(layer, kv_head)
+            : nullptr;
     scores(chunk.keys(layer, kv_head), blocks, head_dim, queries, scratch.scores.data(),
-           kChunkPositions);
+           kChunkPositions, values);
     for (int i = 0; i < n; ++i) {
       const int visible = std::min(first_position + i / group + 1 - start, positions);
       softmax_step(isa, &scratch.scores[static_cast<size_t>(i) * kChunkPositions], visible,
                    blocks * kKvBlock, &state.maximum[i], &state.total[i],
                    &state.output[static_cast<size_t>(i) * head_dim], head_dim);
     }
-    accumulate(chunk.values(layer, kv_head), blocks, head_dim, scratch.scores.data(),
-               kChunkPositions, n, state.output.data(), head_dim);
+    accumulate(values, blocks, head_dim, scratch.scores.data(), kChunkPositions, n,
+               state.output.data(), head_dim, next_keys);
   }
 }
 

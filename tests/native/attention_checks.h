@@ -72,8 +72,9 @@ void scores_case(Check& check, const IsaTable& isa, Random& random, int type, in
   if (type != 0) queries.quantized = {codes.data(), scale.data(), sum.data(), n, head_dim};
   const size_t stride = n_blocks * kKvBlock + random.between(0, 9);
   Guarded<float> ours(n * stride), truth(n * stride);
-  isa.scores[type](blocks.data(), n_blocks, head_dim, queries, ours.data(), stride);
-  scalar_table()->scores[type](blocks.data(), n_blocks, head_dim, queries, truth.data(), stride);
+  isa.scores[type](blocks.data(), n_blocks, head_dim, queries, ours.data(), stride, nullptr);
+  scalar_table()->scores[type](blocks.data(), n_blocks, head_dim, queries, truth.data(), stride,
+                               nullptr);
   const std::string where = format("head_dim %d, n %d, %d blocks", head_dim, n, n_blocks);
   compare_tiles(check, exact, ours, truth, n, stride, 0, n_blocks, n_blocks * kKvBlock, where);
   const Some some(random, n);
@@ -81,7 +82,7 @@ void scores_case(Check& check, const IsaTable& isa, Random& random, int type, in
   Queries few{&x[at], {}, some.n};
   if (type != 0) few.quantized = {&codes[at], &scale[group], &sum[group], some.n, head_dim};
   Guarded<float> apart(some.n * stride);
-  isa.scores[type](blocks.data(), n_blocks, head_dim, few, apart.data(), stride);
+  isa.scores[type](blocks.data(), n_blocks, head_dim, few, apart.data(), stride, nullptr);
   compare_apart(check, ours, apart, some, stride, where);
 }
 
@@ -123,12 +124,12 @@ void accumulate_case(Check& check, const IsaTable& isa, Random& random, int type
   Guarded<float> truth(ours), apart(some.n * stride);
   std::memcpy(apart.data(), &ours[some.first * stride], apart.bytes());
   isa.accumulate[type](blocks.data(), n_blocks, head_dim, p.data(), p_stride, n, ours.data(),
-                       stride);
+                       stride, nullptr);
   scalar_table()->accumulate[type](blocks.data(), n_blocks, head_dim, p.data(), p_stride, n,
-                                   truth.data(), stride);
+                                   truth.data(), stride, nullptr);
   const std::string where = format("head_dim %d, n %d, %d blocks", head_dim, n, n_blocks);
   isa.accumulate[type](blocks.data(), n_blocks, head_dim, &p[some.first * p_stride], p_stride,
-                       some.n, apart.data(), stride);
+                       some.n, apart.data(), stride, nullptr);
   compare_apart(check, ours, apart, some, stride, where);
   for (int i = 0; i < n; ++i) {
     const int used = i == n - 1 ? static_cast<int>(stride) : head_dim;

@@ -133,11 +133,12 @@ inline void measure_attention(const IsaTable& isa, int threads, const Stream& st
         const size_t end = blocks / kChunk * (t + 1) / threads * kChunk;
         for (size_t b = begin; b < end; b += kChunk) {
           const uint8_t* at = stream.data() + b * bytes;
+          const uint8_t* next = b + kChunk < end ? at + kChunk * bytes : nullptr;
           if (keys) {
-            isa.scores[type](at, kChunk, kHeadDim, queries, p.data(), kChunk * kKvBlock);
+            isa.scores[type](at, kChunk, kHeadDim, queries, p.data(), kChunk * kKvBlock, next);
           } else {
             isa.accumulate[type](at, kChunk, kHeadDim, p.data(), kChunk * kKvBlock, n, out.data(),
-                                 kHeadDim);
+                                 kHeadDim, next);
           }
         }
       });

@@ -36,11 +36,11 @@ QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* 
 }
 
 void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-                size_t out_stride) {
+                size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
+    prefetch_next(next, b, bytes);
     float* row = out + kKvBlock * b;
     const float* x = q.x;
     int n = q.n;
@@ -76,11 +76,11 @@ QE_INLINE void accumulate_block_f16(const uint8_t* block, int head_dim, const fl
 }
 
 void accumulate_f16(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                    size_t p_stride, int n, float* out, size_t out_stride) {
+                    size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
+    prefetch_next(next, b, bytes);
     const float* weight = p + kKvBlock * b;
     float* row = out;
     int left = n;
@@ -122,11 +122,11 @@ QE_INLINE void score_block_i8(const uint8_t* block, int head_dim, const Quantize
 }
 
 void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
+               size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
+    prefetch_next(next, b, bytes);
     float* row = out + kKvBlock * b;
     if (q.n == 2) {  // two query heads a key head: what a Qwen3 decode step has
       score_block_i8(block, head_dim, q.quantized, 0, 2, row, out_stride);
@@ -198,11 +198,11 @@ QE_INLINE void accumulate_block_i8(const uint8_t* block, int head_dim, const flo
 }
 
 void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
+    prefetch_next(next, b, bytes);
     const float* weight = p + kKvBlock * b;
     float* row = out;
     int left = n;
@@ -216,7 +216,7 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
 // --- INT4 cache
 
 void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
+               size_t out_stride, const uint8_t*) {
   linear_q4(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
 }
 
@@ -293,11 +293,11 @@ QE_INLINE void accumulate_group_i4(const uint8_t* group, const float* p, size_t 
 }
 
 void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const int groups = head_dim / kI4Group;
   for (int b = 0; b < n_blocks; ++b) {
+    prefetch_next(next, b, groups * kI4GroupBytes);
     for (int g = 0; g < groups; ++g, blocks += kI4GroupBytes) {
-      prefetch_ahead(blocks, kI4GroupBytes);
       const float* weight = p + kKvBlock * b;
       float* row = out + kI4Group * g;
       int left = n;

@@ -37,11 +37,11 @@ QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* 
 }
 
 void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-                size_t out_stride) {
+                size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
+    prefetch_next(next, b, bytes);
     float* row = out + kKvBlock * b;
     const float* x = q.x;
     int n = q.n;
@@ -85,11 +85,11 @@ QE_INLINE void accumulate_block_f16(const uint8_t* block, int head_dim, const fl
 }
 
 void accumulate_f16(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                    size_t p_stride, int n, float* out, size_t out_stride) {
+                    size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
+    prefetch_next(next, b, bytes);
     const float* weight = p + kKvBlock * b;
     float* row = out;
     int left = n;
@@ -103,200 +103,431 @@ void accumulate_f16(const uint8_t* blocks, int n_blocks, int head_dim, const flo
   }
 }
 
-// --- INT8 cache
+// --- scores of the INT8 and INT4 caches
 
-// n <= kRowChunk queries, from `first` on, against one block of keys.
-QE_INLINE void score_block_i8(const uint8_t* block, int head_dim, const QuantizedRows& q, int first,
-                              int n, float* out, size_t out_stride) {
-  const int groups = head_dim / kActivationGroup;
-  __m512 total[kRowChunk];
-  for (int i = 0; i < n; ++i) total[i] = _mm512_setzero_ps();
-  for (int g = 0; g < groups; ++g) {
-    const Part part = Bytes{}.load(block + 512 * g);
-    for (int i = 0; i < n; ++i) {
-      const size_t at = static_cast<size_t>(first + i) * groups + g;
-      const __m512i dot = part.dot(q.codes + kActivationGroup * at, _mm512_set1_epi32(q.sum[at]));
-      total[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(q.scale[at]), total[i]);
+// 16 positions by 32 dims with unsigned codes, and what was added to make them so.
+struct KeyBytes {
+  static constexpr int kBias = 128;
+  static constexpr size_t kStep = 512;
+
+  static QE_INLINE void load(const uint8_t* group, __m512i* code) {
+    const Part part = Bytes{}.load(group);
+    for (int k = 0; k < 8; ++k) code[k] = part.code[k];
+  }
+};
+
+struct KeyNibbles {
+  static constexpr int kBias = 8;
+  static constexpr size_t kStep = kI4GroupBytes;
+
+  static QE_INLINE void load(const uint8_t* group, __m512i* code) {
+    const __m512i low_nibble = _mm512_set1_epi8(15);
+    for (int j = 0; j < 4; ++j) {
+      const __m512i bytes = load512(group + 64 * j);
+      code[2 * j] = _mm512_and_si512(bytes, low_nibble);
+      code[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_nibble);
     }
   }
-  const __m512 scale = load_half16(block + size_t{kKvBlock} * head_dim);
-  for (int i = 0; i < n; ++i) {
-    _mm512_storeu_ps(out + i * out_stride, _mm512_mul_ps(total[i], scale));
+};
+
+// The most groups that a head of 1024 dims, the widest there is, can have.
+constexpr int kMostGroups = 32;
+
+// n <= kRowChunk queries, `groups` of 32 dims each, whose codes' sums times -kBias are given.
+struct QueryChunk {
+  const int8_t* codes;
+  const float* scale;
+  const int32_t* offset;
+  int n, groups;
+};
+
+// One block of keys. Totals go through memory between the groups, where they cost less than
+// fetching the keys again would.
+template <class Keys, bool kGroupScales>
+QE_INLINE void score_block(const uint8_t* block, const QueryChunk& q, float* out,
+                           size_t out_stride) {
+  __m512 total[kRowChunk];
+  for (int i = 0; i < q.n; ++i) total[i] = _mm512_setzero_ps();
+  for (int g = 0; g < q.groups; ++g, block += Keys::kStep) {
+    __m512i code[8];
+    Keys::load(block, code);
+    const __m512 key_scale = kGroupScales ? load_half16(block + kI4CodeBytes) : _mm512_setzero_ps();
+    for (int i = 0; i < q.n; ++i) {
+      const size_t at = static_cast<size_t>(i) * q.groups + g;
+      const int8_t* x = q.codes + kActivationGroup * at;
+      // Two chains of sums are short enough for the sums of several queries to be under way.
+      __m512i even = _mm512_set1_epi32(q.offset[at]), odd = _mm512_setzero_si512();
+      for (int k = 0; k < 8; k += 2) {
+        even = _mm512_dpbusd_epi32(even, code[k], _mm512_set1_epi32(load_four(x + 4 * k)));
+        odd = _mm512_dpbusd_epi32(odd, code[k + 1], _mm512_set1_epi32(load_four(x + 4 * k + 4)));
+      }
+      __m512 value = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
+      if (kGroupScales) value = _mm512_mul_ps(value, key_scale);
+      total[i] = _mm512_fmadd_ps(value, _mm512_set1_ps(q.scale[at]), total[i]);
+    }
+  }
+  const __m512 scale = kGroupScales ? _mm512_set1_ps(1) : load_half16(block);
+  for (int i = 0; i < q.n; ++i) {
+    const __m512 value = kGroupScales ? total[i] : _mm512_mul_ps(total[i], scale);
+    _mm512_storeu_ps(out + i * out_stride, value);
+  }
+}
+
+template <class Keys, bool kGroupScales>
+QE_INLINE void scores(const uint8_t* blocks, int n_blocks, size_t bytes, const Queries& q,
+                      float* out, size_t out_stride, const uint8_t* next) {
+  const int groups = q.quantized.cols / kActivationGroup;
+  for (int first = 0; first < q.n; first += kRowChunk, out += kRowChunk * out_stride) {
+    const size_t at = static_cast<size_t>(first) * groups;
+    const int n = q.n - first < kRowChunk ? q.n - first : kRowChunk;
+    int32_t offset[kRowChunk * kMostGroups];
+    for (int i = 0; i < n * groups; ++i) offset[i] = -Keys::kBias * q.quantized.sum[at + i];
+    const QueryChunk chunk = {q.quantized.codes + kActivationGroup * at, q.quantized.scale + at,
+                              offset, n, groups};
+    for (int b = 0; b < n_blocks; ++b) {
+      const uint8_t* block = blocks + b * bytes;
+      prefetch_next(next, b, bytes);
+      if (n == 2 && groups == 4) {  // a decode step of Qwen3: everything fits into registers
+        score_block<Keys, kGroupScales>(block, {chunk.codes, chunk.scale, offset, 2, 4},
+                                        out + kKvBlock * b, out_stride);
+      } else {
+        score_block<Keys, kGroupScales>(block, chunk, out + kKvBlock * b, out_stride);
+      }
+    }
   }
 }
 
 void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
-  const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
-  for (int b = 0; b < n_blocks; ++b) {
-    const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
-    float* row = out + kKvBlock * b;
-    if (q.n == 2) {  // two query heads a key head: what a decode step of Qwen3 has
-      score_block_i8(block, head_dim, q.quantized, 0, 2, row, out_stride);
-      continue;
-    }
-    for (int first = 0; first < q.n; first += kRowChunk) {
-      const int n = q.n - first < kRowChunk ? q.n - first : kRowChunk;
-      score_block_i8(block, head_dim, q.quantized, first, n, row + first * out_stride, out_stride);
-    }
-  }
+               size_t out_stride, const uint8_t* next) {
+  scores<KeyBytes, false>(blocks, n_blocks, kv_block_bytes(KvType::kI8, head_dim), q, out,
+                          out_stride, next);
 }
-
-// One query's 16 weights in 0..127, four to a register, and the size of one step.
-struct Weights16 {
-  __m512i codes[4];
-  __m512 step;
-};
-
-// Returns false if all weights, and with them the codes and the step, are 0.
-QE_INLINE bool quantize_weights(const float* p, __m512 scale, Weights16* out) {
-  const __m512 probability = _mm512_loadu_ps(p);
-  // An empty slot's p of 0 has to win over whatever its scale is.
-  const __mmask16 counts = _mm512_cmp_ps_mask(probability, _mm512_setzero_ps(), _CMP_GT_OQ);
-  const __m512 weight = _mm512_maskz_mul_ps(counts, probability, scale);
-  const float largest = _mm512_reduce_max_ps(weight);
-  const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-  const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(weight, inverse)));
-  const __m512i all = _mm512_broadcast_i32x4(bytes);
-  out->codes[0] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x00));
-  out->codes[1] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x55));
-  out->codes[2] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xaa));
-  out->codes[3] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xff));
-  out->step = _mm512_set1_ps(largest / 127.0f);
-  return largest > 0;
-}
-
-template <int kN>
-QE_INLINE void accumulate_block_i8(const uint8_t* block, int head_dim, const float* p,
-                                   size_t p_stride, float* out, size_t out_stride) {
-  const __m512 scale = load_half16(block + size_t{kKvBlock} * head_dim);
-  Weights16 weights[kN];
-  bool any = false;
-  for (int i = 0; i < kN; ++i) any |= quantize_weights(p + i * p_stride, scale, &weights[i]);
-  if (!any) return;
-  for (int d = 0; d < head_dim; d += 16) {
-    __m512i sum[kN];
-    for (int i = 0; i < kN; ++i) sum[i] = _mm512_setzero_si512();
-    for (int j = 0; j < 4; ++j) {
-      const __m512i values = load512(block + 4 * (head_dim * j + d));
-      for (int i = 0; i < kN; ++i) {
-        sum[i] = _mm512_dpbusd_epi32(sum[i], weights[i].codes[j], values);
-      }
-    }
-    for (int i = 0; i < kN; ++i) {
-      float* at = out + i * out_stride + d;
-      _mm512_storeu_ps(
-          at, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i]), weights[i].step, _mm512_loadu_ps(at)));
-    }
-  }
-}
-
-void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
-  const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
-  for (int b = 0; b < n_blocks; ++b) {
-    const uint8_t* block = blocks + b * bytes;
-    prefetch_ahead(block, bytes);
-    const float* weight = p + kKvBlock * b;
-    float* row = out;
-    int left = n;
-    for (; left >= 4; left -= 4, weight += 4 * p_stride, row += 4 * out_stride) {
-      accumulate_block_i8<4>(block, head_dim, weight, p_stride, row, out_stride);
-    }
-    if (left >= 2) {
-      accumulate_block_i8<2>(block, head_dim, weight, p_stride, row, out_stride);
-      left -= 2, weight += 2 * p_stride, row += 2 * out_stride;
-    }
-    if (left == 1) accumulate_block_i8<1>(block, head_dim, weight, p_stride, row, out_stride);
-  }
-}
-
-// --- INT4 cache
 
 void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
-  linear_q4(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
+               size_t out_stride, const uint8_t* next) {
+  scores<KeyNibbles, true>(blocks, n_blocks, kv_block_bytes(KvType::kI4, head_dim), q, out,
+                           out_stride, next);
 }
 
-// One query's 16 weights in -127..127, four to a register, -8 times their sum, and the size of one
-// step.
-struct SignedWeights16 {
-  __m512i codes[4];
-  __m512i offset;
-  __m512 step;
+// --- values of the INT8 and INT4 caches
+//
+// The weights of one query are quantized for a stretch of blocks at a time: the 16 maxima come out
+// of one tree of comparisons. Then the blocks' values are weighed.
+
+constexpr int kStretch = 16;
+
+// The scales of a stretch in fp32; what is not finite belongs to empty slots and counts as 0.
+struct StretchScales {
+  __m512 scale[kStretch];
+
+  QE_INLINE void load(const uint8_t* scales, size_t bytes, int n_blocks) {
+    const __m512 infinity = _mm512_set1_ps(__builtin_inff());
+    for (int b = 0; b < kStretch; ++b) {
+      scale[b] = _mm512_setzero_ps();
+      if (b >= n_blocks) continue;
+      const __m512 value = load_half16(scales + b * bytes);
+      scale[b] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(value), infinity, _CMP_LT_OQ),
+                                     value);
+    }
+  }
 };
 
-// Returns false if all weights, and with them the codes and the step, are 0.
-QE_INLINE bool quantize_signed(const float* p, __m512 scale, SignedWeights16* out) {
-  const __m512 probability = _mm512_loadu_ps(p);
-  // An empty slot's p of 0 has to win over whatever its scale is.
-  const __mmask16 counts = _mm512_cmp_ps_mask(probability, _mm512_setzero_ps(), _CMP_GT_OQ);
-  const __m512 weight = _mm512_maskz_mul_ps(counts, probability, scale);
-  const float largest = _mm512_reduce_max_ps(_mm512_abs_ps(weight));
-  const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-  const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(weight, inverse)));
-  const __m512i all = _mm512_broadcast_i32x4(bytes), eights = _mm512_set1_epi8(8);
-  out->codes[0] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x00));
-  out->codes[1] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x55));
-  out->codes[2] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xaa));
-  out->codes[3] = _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xff));
-  __m512i sum = _mm512_setzero_si512();
-  for (int j = 0; j < 4; ++j) sum = _mm512_dpbusd_epi32(sum, eights, out->codes[j]);
-  out->offset = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
-  out->step = _mm512_set1_ps(largest / 127.0f);
-  return largest > 0;
+// One query's weights over a stretch.
+struct StretchWeights {
+  alignas(64) int8_t codes[kStretch][kKvBlock];
+  float step[kStretch];
+  // INT4: -8 times the sum of a block's codes, four times.
+  alignas(64) int32_t offset[kStretch][4];
+};
+
+// Element 4 * (b % 4) + b / 4 is the largest of v[b].
+QE_INLINE __m512 maxima(const __m512* v) {
+  __m512 x[8], y[4], z[2];
+  for (int i = 0; i < 8; ++i) {
+    x[i] = _mm512_max_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),
+                         _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));
+  }
+  for (int i = 0; i < 4; ++i) {
+    y[i] = _mm512_max_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88),
+                         _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
+  }
+  for (int i = 0; i < 2; ++i) {
+    z[i] = _mm512_max_ps(_mm512_unpacklo_ps(y[2 * i], y[2 * i + 1]),
+                         _mm512_unpackhi_ps(y[2 * i], y[2 * i + 1]));
+  }
+  return _mm512_max_ps(_mm512_shuffle_ps(z[0], z[1], 0x44), _mm512_shuffle_ps(z[0], z[1], 0xee));
 }
 
-// Adds one group of 32 dims of one block's values to kN outputs.
+template <bool kSigned>
+QE_INLINE void quantize_blocks(const float* p, const StretchScales& scales, int n_blocks,
+                               StretchWeights* out) {
+  __m512 weight[kStretch], size[kStretch];
+  for (int b = 0; b < kStretch; ++b) {
+    weight[b] = b < n_blocks ? _mm512_mul_ps(_mm512_loadu_ps(p + kKvBlock * b), scales.scale[b])
+                             : _mm512_setzero_ps();
+    size[b] = kSigned ? _mm512_abs_ps(weight[b]) : weight[b];
+  }
+  const __m512 largest = maxima(size);
+  const __mmask16 any = _mm512_cmp_ps_mask(largest, _mm512_setzero_ps(), _CMP_GT_OQ);
+  alignas(64) float inverse[kStretch], step[kStretch];
+  _mm512_store_ps(inverse, _mm512_maskz_div_ps(any, _mm512_set1_ps(127.0f), largest));
+  _mm512_store_ps(step, _mm512_div_ps(largest, _mm512_set1_ps(127.0f)));
+  for (int b = 0; b < n_blocks; ++b) {
+    const int at = 4 * (b % 4) + b / 4;
+    const __m512i codes = _mm512_cvtps_epi32(_mm512_mul_ps(weight[b], _mm512_set1_ps(inverse[at])));
+    _mm_store_si128(reinterpret_cast<__m128i*>(out->codes[b]), _mm512_cvtsepi32_epi8(codes));
+    out->step[b] = step[at];
+  }
+  if (!kSigned) return;
+  for (int b = 0; b < n_blocks; b += 4) {
+    const __m512i codes = load512(out->codes[b]);
+    __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(8), codes);
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, static_cast<_MM_PERM_ENUM>(0x4e)));
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, static_cast<_MM_PERM_ENUM>(0xb1)));
+    _mm512_store_si512(out->offset[b], _mm512_sub_epi32(_mm512_setzero_si512(), sum));
+  }
+}
+
+template <bool kSigned>
+QE_INLINE void quantize_weights(const float* p, const StretchScales& scales, int n_blocks,
+                                StretchWeights* out) {
+  if (n_blocks == kStretch) {  // the constant saves the loops their conditions
+    quantize_blocks<kSigned>(p, scales, kStretch, out);
+  } else {
+    quantize_blocks<kSigned>(p, scales, n_blocks, out);
+  }
+}
+
+// Four codes of positions 4 j to 4 j + 3 in every lane.
+QE_INLINE __m512i four_codes(const StretchWeights& weights, int block, int j) {
+  return _mm512_set1_epi32(load_four(weights.codes[block] + 4 * j));
+}
+
+// Values of 16 * kWide dims, `stride` bytes apart for four positions each, weighed for kN queries.
+template <int kN, int kWide>
+QE_INLINE void weigh_i8(const uint8_t* values, size_t stride, const StretchWeights* weights,
+                        int block, __m512 (&out)[kN][kWide]) {
+  __m512i sum[kN][kWide];
+  for (int i = 0; i < kN; ++i) {
+    for (int k = 0; k < kWide; ++k) sum[i][k] = _mm512_setzero_si512();
+  }
+  for (int j = 0; j < 4; ++j) {
+    __m512i value[kWide];
+    for (int k = 0; k < kWide; ++k) value[k] = load512(values + j * stride + 64 * k);
+    for (int i = 0; i < kN; ++i) {
+      const __m512i codes = four_codes(weights[i], block, j);
+      for (int k = 0; k < kWide; ++k) {
+        sum[i][k] = _mm512_dpbusd_epi32(sum[i][k], codes, value[k]);
+      }
+    }
+  }
+  for (int i = 0; i < kN; ++i) {
+    const __m512 step = _mm512_set1_ps(weights[i].step[block]);
+    for (int k = 0; k < kWide; ++k) {
+      out[i][k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][k]), step, out[i][k]);
+    }
+  }
+}
+
+// As weigh_i8, for one group of 32 dims.
 template <int kN>
-QE_INLINE void accumulate_group_i4(const uint8_t* group, const float* p, size_t p_stride,
-                                   float* out, size_t out_stride) {
+QE_INLINE void weigh_i4(const uint8_t* group, const StretchWeights* weights, int block,
+                        __m512 (&out)[kN][2]) {
   const __m512i low_nibble = _mm512_set1_epi8(15);
-  const __m512 scale = load_half16(group + kI4CodeBytes);
-  SignedWeights16 weights[kN];
-  bool any = false;
-  for (int i = 0; i < kN; ++i) any |= quantize_signed(p + i * p_stride, scale, &weights[i]);
-  if (!any) return;
   __m512i sum[kN][2];
-  for (int i = 0; i < kN; ++i) sum[i][0] = sum[i][1] = weights[i].offset;
+  for (int i = 0; i < kN; ++i) {
+    sum[i][0] = sum[i][1] = _mm512_set1_epi32(weights[i].offset[block][0]);
+  }
   for (int j = 0; j < 4; ++j) {
     const __m512i bytes = load512(group + 64 * j);
     const __m512i low = _mm512_and_si512(bytes, low_nibble);
     const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_nibble);
     for (int i = 0; i < kN; ++i) {
-      sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], low, weights[i].codes[j]);
-      sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], high, weights[i].codes[j]);
+      const __m512i codes = four_codes(weights[i], block, j);
+      sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], low, codes);
+      sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], high, codes);
     }
   }
   for (int i = 0; i < kN; ++i) {
+    const __m512 step = _mm512_set1_ps(weights[i].step[block]);
     for (int k = 0; k < 2; ++k) {
-      float* at = out + i * out_stride + 16 * k;
-      _mm512_storeu_ps(
-          at, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][k]), weights[i].step, _mm512_loadu_ps(at)));
+      out[i][k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][k]), step, out[i][k]);
+    }
+  }
+}
+
+template <int kN, int kWide>
+QE_INLINE void load_out(const float* out, size_t out_stride, __m512 (&values)[kN][kWide]) {
+  for (int i = 0; i < kN; ++i) {
+    for (int k = 0; k < kWide; ++k) values[i][k] = _mm512_loadu_ps(out + i * out_stride + 16 * k);
+  }
+}
+template <int kN, int kWide>
+QE_INLINE void store_out(const __m512 (&values)[kN][kWide], float* out, size_t out_stride) {
+  for (int i = 0; i < kN; ++i) {
+    for (int k = 0; k < kWide; ++k) _mm512_storeu_ps(out + i * out_stride + 16 * k, values[i][k]);
+  }
+}
+
+// kN queries over a stretch of the INT8 cache. With kInOrder memory is read from front to back, as
+// a decode step wants it; otherwise outputs stay in registers, as many queries want it.
+template <int kN, bool kInOrder>
+QE_INLINE void accumulate_stretch_i8(const uint8_t* blocks, int n_blocks, int head_dim,
+                                     const StretchScales& scales, const float* p, size_t p_stride,
+                                     float* out, size_t out_stride, const uint8_t* next) {
+  const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
+  const size_t stride = size_t{4} * head_dim;
+  StretchWeights weights[kN];
+  for (int i = 0; i < kN; ++i) {
+    quantize_weights<false>(p + i * p_stride, scales, n_blocks, &weights[i]);
+  }
+  const int run = kInOrder ? 1 : n_blocks;
+  for (int first = 0; first < n_blocks; first += run) {
+    if (kInOrder) prefetch_next(next, first, bytes);
+    for (int d = 0; d < head_dim; d += 32) {
+      __m512 values[kN][2];
+      load_out(out + d, out_stride, values);
+      for (int b = first; b < first + run; ++b) {
+        weigh_i8(blocks + b * bytes + 4 * d, stride, weights, b, values);
+      }
+      store_out(values, out + d, out_stride);
+    }
+  }
+}
+
+void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
+  const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
+  for (; n_blocks > 0; n_blocks -= kStretch, blocks += kStretch * bytes, p += kStretch * kKvBlock) {
+    const int count = n_blocks < kStretch ? n_blocks : kStretch;
+    StretchScales scales;
+    scales.load(blocks + size_t{kKvBlock} * head_dim, bytes, count);
+    const float* weight = p;
+    float* row = out;
+    int left = n;
+    for (; left >= 4; left -= 4, weight += 4 * p_stride, row += 4 * out_stride) {
+      accumulate_stretch_i8<4, false>(blocks, count, head_dim, scales, weight, p_stride, row,
+                                      out_stride, next);
+    }
+    for (; left >= 2; left -= 2, weight += 2 * p_stride, row += 2 * out_stride) {
+      accumulate_stretch_i8<2, true>(blocks, count, head_dim, scales, weight, p_stride, row,
+                                     out_stride, next);
+    }
+    if (left == 1) {
+      accumulate_stretch_i8<1, true>(blocks, count, head_dim, scales, weight, p_stride, row,
+                                     out_stride, next);
+    }
+  }
+}
+
+// kN queries over one group of 32 dims of a stretch of the INT4 cache: outputs stay in registers,
+// as many queries want it.
+template <int kN>
+QE_INLINE void accumulate_group_i4(const uint8_t* group, int n_blocks, size_t bytes,
+                                   const StretchScales& scales, const float* p, size_t p_stride,
+                                   float* out, size_t out_stride) {
+  StretchWeights weights[kN];
+  for (int i = 0; i < kN; ++i) {
+    quantize_weights<true>(p + i * p_stride, scales, n_blocks, &weights[i]);
+  }
+  __m512 values[kN][2];
+  load_out(out, out_stride, values);
+  for (int b = 0; b < n_blocks; ++b) weigh_i4(group + b * bytes, weights, b, values);
+  store_out(values, out, out_stride);
+}
+
+// kN queries over a stretch from front to back, as a decode step wants it.
+template <int kN>
+QE_INLINE void accumulate_blocks_i4(const uint8_t* blocks, int n_blocks, int groups, const float* p,
+                                    size_t p_stride, float* out, size_t out_stride,
+                                    const uint8_t* next) {
+  const size_t bytes = groups * kI4GroupBytes;
+  StretchWeights weights[kMostGroups][kN];
+  for (int g = 0; g < groups; ++g) {
+    StretchScales scales;
+    scales.load(blocks + g * kI4GroupBytes + kI4CodeBytes, bytes, n_blocks);
+    for (int i = 0; i < kN; ++i) {
+      quantize_weights<true>(p + i * p_stride, scales, n_blocks, &weights[g][i]);
+    }
+  }
+  for (int b = 0; b < n_blocks; ++b) {
+    prefetch_next(next, b, bytes);
+    for (int g = 0; g < groups; ++g, blocks += kI4GroupBytes) {
+      __m512 values[kN][2];
+      load_out(out + kI4Group * g, out_stride, values);
+      weigh_i4(blocks, weights[g], b, values);
+      store_out(values, out + kI4Group * g, out_stride);
     }
   }
 }
 
 void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
+  const size_t bytes = kv_block_bytes(KvType::kI4, head_dim);
   const int groups = head_dim / kI4Group;
-  for (int b = 0; b < n_blocks; ++b) {
-    for (int g = 0; g < groups; ++g, blocks += kI4GroupBytes) {
-      prefetch_ahead(blocks, kI4GroupBytes);
-      const float* weight = p + kKvBlock * b;
-      float* row = out + kI4Group * g;
-      int left = n;
-      for (; left >= 4; left -= 4, weight += 4 * p_stride, row += 4 * out_stride) {
-        accumulate_group_i4<4>(blocks, weight, p_stride, row, out_stride);
+  for (; n_blocks > 0; n_blocks -= kStretch, blocks += kStretch * bytes, p += kStretch * kKvBlock) {
+    const int count = n_blocks < kStretch ? n_blocks : kStretch, tiled = n & ~3;
+    for (int g = 0; g < groups && tiled > 0; ++g) {
+      const uint8_t* group = blocks + kI4GroupBytes * g;
+      StretchScales scales;
+      scales.load(group + kI4CodeBytes, bytes, count);
+      for (int i = 0; i < tiled; i += 4) {
+        accumulate_group_i4<4>(group, count, bytes, scales, p + i * p_stride, p_stride,
+                               out + i * out_stride + kI4Group * g, out_stride);
       }
-      if (left >= 2) {
-        accumulate_group_i4<2>(blocks, weight, p_stride, row, out_stride);
-        left -= 2, weight += 2 * p_stride, row += 2 * out_stride;
-      }
-      if (left == 1) accumulate_group_i4<1>(blocks, weight, p_stride, row, out_stride);
+    }
+    const float* weight = p + tiled * p_stride;
+    float* row = out + tiled * out_stride;
+    if (n & 2) {
+      accumulate_blocks_i4<2>(blocks, count, groups, weight, p_stride, row, out_stride, next);
+      weight += 2 * p_stride, row += 2 * out_stride;
+    }
+    if (n & 1) {
+      accumulate_blocks_i4<1>(blocks, count, groups, weight, p_stride, row, out_stride, next);
     }
   }
+}
+
+// --- softmax
+
+// e^x for x <= 88.3, and at least e^-87.3; as in the avx2 table otherwise.
+QE_INLINE __m512 exp_ps(__m512 x) {
+  x = _mm512_max_ps(x, _mm512_set1_ps(-87.3f));
+  const __m512 k = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
+                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 r = _mm512_fnmadd_ps(k, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(k, _mm512_set1_ps(-2.12194440e-4f), r);
+  // Least relative error (4e-9) among polynomials that begin 1 + r.
+  __m512 p = _mm512_set1_ps(1.38145406e-3f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.36874545e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1668389e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.66665211e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.9999994e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, k);
+}
+
+float exp_sum(float* x, int n, float maximum) {
+  const __m512 top = _mm512_set1_ps(maximum);
+  __m512 total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    for (int k = 0; k < 2; ++k) {
+      const __m512 value = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i + 16 * k), top));
+      _mm512_storeu_ps(x + i + 16 * k, value);
+      total[k] = _mm512_add_ps(total[k], value);
+    }
+  }
+  for (; i < n; i += 16) {
+    const int left = n - i < 16 ? n - i : 16;
+    const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
+    const __m512 value =
+        _mm512_maskz_mov_ps(mask, exp_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top)));
+    _mm512_mask_storeu_ps(x + i, mask, value);
+    total[0] = _mm512_add_ps(total[0], value);
+  }
+  return _mm512_reduce_add_ps(_mm512_add_ps(total[0], total[1]));
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ const IsaTable* avx512_vnni_table() {
     wider.accumulate[f16] = avx512::accumulate_f16;
     wider.accumulate[i8] = avx512::accumulate_i8;
     wider.accumulate[i4] = avx512::accumulate_i4;
+    wider.exp_sum = avx512::exp_sum;
     return wider;
   }();
   return &table;

@@ -89,15 +89,17 @@ struct IsaTable {
   void (*store_key[kKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
   void (*store_value[kKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
   // out[i * out_stride + 16 b + s] = query i . key of slot s in block b; blocks are contiguous.
+  // Here and below, `next` are as many blocks as will be read after these, or null: a hint.
   void (*scores[kKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
-                           float* out, size_t out_stride);
+                           float* out, size_t out_stride, const uint8_t* next);
   // out[i * out_stride + d] += sum over slots of p[i * p_stride + 16 b + s] * value[b, s, d]. p >=
   // 0, and p is 0 for slots that hold nothing. kI8: within a block, p * value scale is quantized to
   // 0..127 (to nearest even, by 127 / its maximum), so that the sums over positions are integers.
   // kI4: likewise for each group of dims; a scale has a sign, so that it is -127..127 by 127 / its
   // largest magnitude.
   void (*accumulate[kKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                               size_t p_stride, int n, float* out, size_t out_stride);
+                               size_t p_stride, int n, float* out, size_t out_stride,
+                               const uint8_t* next);
   // x = exp(x - maximum), returns the sum; relative error of each exp below 3e-7 for x - maximum
   // >= -87, and below that the result is 0 or below 1e-37.
   float (*exp_sum)(float* x, int n, float maximum);
@@ -134,10 +136,11 @@ struct ReferenceTable {
   void (*store_key[kReferenceKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
   void (*store_value[kReferenceKvTypes])(uint8_t* block, int slot, const float* x, int head_dim);
   void (*scores[kReferenceKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim,
-                                    const Queries& q, float* out, size_t out_stride);
+                                    const Queries& q, float* out, size_t out_stride,
+                                    const uint8_t* next);
   void (*accumulate[kReferenceKvTypes])(const uint8_t* blocks, int n_blocks, int head_dim,
                                         const float* p, size_t p_stride, int n, float* out,
-                                        size_t out_stride);
+                                        size_t out_stride, const uint8_t* next);
 };
 const ReferenceTable& reference_table();
 

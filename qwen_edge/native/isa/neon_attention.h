@@ -9,7 +9,7 @@ namespace {
 // A block of keys is laid out like a tile of INT8 weights whose group is the whole head.
 template <class Isa>
 void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
+               size_t out_stride, const uint8_t*) {
   const Tiles tiles = {blocks, kv_block_bytes(KvType::kI8, head_dim), 1,
                        head_dim / kActivationGroup};
   QuantizedRows x = q.quantized;
@@ -79,7 +79,7 @@ void accumulate_rows(const uint8_t* blocks, int n_blocks, int head_dim, const fl
 
 template <class Isa>
 void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   int i = 0;
   for (; n - i >= 4; i += 4) {
     accumulate_rows<typename Isa::Single, 4, 1>(blocks, n_blocks, head_dim, p + i * p_stride,
@@ -99,7 +99,7 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
 
 template <class Isa>
 void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
+               size_t out_stride, const uint8_t*) {
   linear_q4<Isa>(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
 }
 
@@ -172,7 +172,7 @@ void accumulate_rows_i4(const uint8_t* blocks, int n_blocks, int head_dim, const
 
 template <class Isa>
 void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   using Single = typename Isa::Single;
   int i = 0;
   for (; n - i >= 4; i += 4) {

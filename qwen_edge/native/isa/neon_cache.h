@@ -151,7 +151,7 @@ QE_INLINE void scores_f16_block(const uint8_t* block, int head_dim, const float*
 }
 
 void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-                size_t out_stride) {
+                size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b, blocks += kv_block_bytes(KvType::kF16, head_dim)) {
     int i = 0;
     for (; q.n - i >= 4; i += 4) {
@@ -203,7 +203,7 @@ QE_INLINE void accumulate_f16_rows(const uint8_t* block, int head_dim, const flo
 }
 
 void accumulate_f16(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                    size_t p_stride, int n, float* out, size_t out_stride) {
+                    size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b, blocks += kv_block_bytes(KvType::kF16, head_dim)) {
     const float* weights = p + kKvBlock * b;
     int i = 0;

@@ -209,7 +209,7 @@ void store_value(uint8_t* block, int slot, const float* x, int head_dim) {
 
 template <typename Element>
 void scores(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-            size_t out_stride) {
+            size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(Element::kType, head_dim);
     for (int i = 0; i < q.n; ++i) {
@@ -227,7 +227,7 @@ void scores(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
 
 template <typename Element>
 void accumulate(const uint8_t* blocks, int n_blocks, int head_dim, const float* p, size_t p_stride,
-                int n, float* out, size_t out_stride) {
+                int n, float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(Element::kType, head_dim);
     for (int i = 0; i < n; ++i) {
@@ -285,7 +285,7 @@ int8_t value_code(const uint8_t* block, int slot, int d, int head_dim) {
 }
 
 void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
+               size_t out_stride, const uint8_t*) {
   const int groups = head_dim / kActivationGroup;
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
@@ -308,7 +308,7 @@ void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries&
 }
 
 void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
     const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
@@ -394,12 +394,12 @@ float group_scale(const uint8_t* block, int slot, int group) {
 }
 
 void scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
-               size_t out_stride) {
+               size_t out_stride, const uint8_t*) {
   linear_q4(keys_i4(blocks, n_blocks, head_dim), q.quantized, 0, n_blocks, out, out_stride);
 }
 
 void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                   size_t p_stride, int n, float* out, size_t out_stride) {
+                   size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   const int groups = head_dim / kI4Group;
   for (int part = 0; part < n_blocks * groups; ++part) {
     const int b = part / groups, g = part % groups;
@@ -482,7 +482,7 @@ void reference_linear(const Matrix& w, const float* x, size_t x_stride, int n, i
 }
 
 void reference_scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
-                         float* out, size_t out_stride) {
+                         float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
     const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
@@ -500,7 +500,7 @@ void reference_scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, cons
 }
 
 void reference_accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                             size_t p_stride, int n, float* out, size_t out_stride) {
+                             size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
     const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
@@ -517,7 +517,7 @@ void reference_accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, 
 }
 
 void reference_scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q,
-                         float* out, size_t out_stride) {
+                         float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI4, head_dim);
     for (int i = 0; i < q.n; ++i) {
@@ -534,7 +534,7 @@ void reference_scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, cons
 }
 
 void reference_accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                             size_t p_stride, int n, float* out, size_t out_stride) {
+                             size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI4, head_dim);
     for (int i = 0; i < n; ++i) {
