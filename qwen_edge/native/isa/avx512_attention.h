@@ -369,6 +369,12 @@ QE_INLINE void store_out(const __m512 (&values)[kN][kWide], float* out, size_t o
   }
 }
 
+// Four of n queries, from `first` on, ask for their share of the next stretch.
+QE_INLINE void prefetch_share(const uint8_t* next, int n_blocks, size_t bytes, int first, int n) {
+  const int end = first + 4 < n ? first + 4 : n;
+  for (int b = n_blocks * first / n; b < n_blocks * end / n; ++b) prefetch_next(next, b, bytes);
+}
+
 // kN queries over a stretch of the INT8 cache. With kInOrder memory is read from front to back, as
 // a decode step wants it; otherwise outputs stay in registers, as many queries want it.
 template <int kN, bool kInOrder>
@@ -402,21 +408,22 @@ void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const floa
     const int count = n_blocks < kStretch ? n_blocks : kStretch;
     StretchScales scales;
     scales.load(blocks + size_t{kKvBlock} * head_dim, bytes, count);
-    const float* weight = p;
-    float* row = out;
-    int left = n;
-    for (; left >= 4; left -= 4, weight += 4 * p_stride, row += 4 * out_stride) {
-      accumulate_stretch_i8<4, false>(blocks, count, head_dim, scales, weight, p_stride, row,
-                                      out_stride, next);
+    int i = 0;
+    for (; n - i >= 4; i += 4) {
+      prefetch_share(next, count, bytes, i, n);
+      accumulate_stretch_i8<4, false>(blocks, count, head_dim, scales, p + i * p_stride, p_stride,
+                                      out + i * out_stride, out_stride, nullptr);
     }
-    for (; left >= 2; left -= 2, weight += 2 * p_stride, row += 2 * out_stride) {
-      accumulate_stretch_i8<2, true>(blocks, count, head_dim, scales, weight, p_stride, row,
-                                     out_stride, next);
+    if (n & 2) {
+      accumulate_stretch_i8<2, true>(blocks, count, head_dim, scales, p + i * p_stride, p_stride,
+                                     out + i * out_stride, out_stride, i == 0 ? next : nullptr);
+      i += 2;
     }
-    if (left == 1) {
-      accumulate_stretch_i8<1, true>(blocks, count, head_dim, scales, weight, p_stride, row,
-                                     out_stride, next);
+    if (n & 1) {
+      accumulate_stretch_i8<1, true>(blocks, count, head_dim, scales, p + i * p_stride, p_stride,
+                                     out + i * out_stride, out_stride, i == 0 ? next : nullptr);
     }
+    if (next != nullptr) next += kStretch * bytes;
   }
 }
 
@@ -468,6 +475,7 @@ void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const floa
   for (; n_blocks > 0; n_blocks -= kStretch, blocks += kStretch * bytes, p += kStretch * kKvBlock) {
     const int count = n_blocks < kStretch ? n_blocks : kStretch, tiled = n & ~3;
     for (int g = 0; g < groups && tiled > 0; ++g) {
+      prefetch_share(next, count, bytes, 4 * g, 4 * groups);
       const uint8_t* group = blocks + kI4GroupBytes * g;
       StretchScales scales;
       scales.load(group + kI4CodeBytes, bytes, count);
@@ -476,15 +484,16 @@ void accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const floa
                                out + i * out_stride + kI4Group * g, out_stride);
       }
     }
-    const float* weight = p + tiled * p_stride;
-    float* row = out + tiled * out_stride;
+    const uint8_t* own = tiled > 0 ? nullptr : next;
     if (n & 2) {
-      accumulate_blocks_i4<2>(blocks, count, groups, weight, p_stride, row, out_stride, next);
-      weight += 2 * p_stride, row += 2 * out_stride;
+      accumulate_blocks_i4<2>(blocks, count, groups, p + tiled * p_stride, p_stride,
+                              out + tiled * out_stride, out_stride, own);
     }
     if (n & 1) {
-      accumulate_blocks_i4<1>(blocks, count, groups, weight, p_stride, row, out_stride, next);
+      accumulate_blocks_i4<1>(blocks, count, groups, p + (n - 1) * p_stride, p_stride,
+                              out + (n - 1) * out_stride, out_stride, own);
     }
+    if (next != nullptr) next += kStretch * bytes;
   }
 }
 
