@@ -240,16 +240,23 @@ struct StretchWeights {
   alignas(64) int32_t offset[kStretch][4];
 };
 
+// Quarters 0 and 2 (kOdd: 1 and 3) of a, then of b.
+template <bool kOdd>
+QE_INLINE __m512 quarters(__m512 a, __m512 b) {
+  return _mm512_castsi512_ps(
+      _mm512_shuffle_i32x4(_mm512_castps_si512(a), _mm512_castps_si512(b), kOdd ? 0xdd : 0x88));
+}
+
 // Element 4 * (b % 4) + b / 4 is the largest of v[b].
 QE_INLINE __m512 maxima(const __m512* v) {
   __m512 x[8], y[4], z[2];
   for (int i = 0; i < 8; ++i) {
-    x[i] = _mm512_max_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),
-                         _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));
+    x[i] = _mm512_max_ps(quarters<false>(v[2 * i], v[2 * i + 1]),
+                         quarters<true>(v[2 * i], v[2 * i + 1]));
   }
   for (int i = 0; i < 4; ++i) {
-    y[i] = _mm512_max_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88),
-                         _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
+    y[i] = _mm512_max_ps(quarters<false>(x[2 * i], x[2 * i + 1]),
+                         quarters<true>(x[2 * i], x[2 * i + 1]));
   }
   for (int i = 0; i < 2; ++i) {
     z[i] = _mm512_max_ps(_mm512_unpacklo_ps(y[2 * i], y[2 * i + 1]),
@@ -530,13 +537,18 @@ float exp_sum(float* x, int n, float maximum) {
   }
   for (; i < n; i += 16) {
     const int left = n - i < 16 ? n - i : 16;
-    const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
-    const __m512 value =
-        _mm512_maskz_mov_ps(mask, exp_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top)));
-    _mm512_mask_storeu_ps(x + i, mask, value);
+    float tail[16] = {};
+    memcpy(tail, x + i, static_cast<size_t>(left) * sizeof(float));
+    const __m512 value = _mm512_maskz_mov_ps(static_cast<__mmask16>((1u << left) - 1),
+                                             exp_ps(_mm512_sub_ps(_mm512_loadu_ps(tail), top)));
+    _mm512_storeu_ps(tail, value);
+    memcpy(x + i, tail, static_cast<size_t>(left) * sizeof(float));
     total[0] = _mm512_add_ps(total[0], value);
   }
-  return _mm512_reduce_add_ps(_mm512_add_ps(total[0], total[1]));
+  float lanes[16], sum = 0;
+  _mm512_storeu_ps(lanes, _mm512_add_ps(total[0], total[1]));
+  for (const float lane : lanes) sum += lane;
+  return sum;
 }
 
 }  // namespace
