@@ -15,6 +15,7 @@
 #endif
 #include "avx512_attention.h"
 #include "avx512_linear.h"
+#include "avx512_values.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -500,7 +500,8 @@ void reference_scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, cons
 }
 
 void reference_accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                             size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
+                             size_t p_stride, int n, float* out, size_t out_stride,
+                             const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI8, head_dim);
     const uint8_t* scales = block + static_cast<size_t>(kKvBlock) * head_dim;
@@ -534,7 +535,8 @@ void reference_scores_i4(const uint8_t* blocks, int n_blocks, int head_dim, cons
 }
 
 void reference_accumulate_i4(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
-                             size_t p_stride, int n, float* out, size_t out_stride, const uint8_t*) {
+                             size_t p_stride, int n, float* out, size_t out_stride,
+                             const uint8_t*) {
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * kv_block_bytes(KvType::kI4, head_dim);
     for (int i = 0; i < n; ++i) {
