@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.peers.run import NAMES
+from benchmarks.peers.systems import default_place
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -26,6 +27,12 @@ def steps() -> dict[str, list[str]]:
     python = [sys.executable, "-m"]
     results = FOLDER / "results"
     found = {name: [*python, "benchmarks.peers.run", name] for name in NAMES}
+    place = default_place()
+    model, tokenizer = str(place.qedge), str(place.models / "hf" / "tokenizer.json")
+    lookup = [sys.executable, str(FOLDER / "lookup.py"), model, "--tokenizer", tokenizer]
+    found["lookup"] = [*lookup, "--output", str(results / "lookup.json")]
+    cache = [sys.executable, str(FOLDER / "prompt_cache.py"), "--model", model]
+    found["prompt-cache"] = [*cache, "--output", str(results / "prompt_cache.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]
     found["report"] = [*python, "benchmarks.report"]

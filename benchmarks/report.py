@@ -131,8 +131,35 @@ def logits_section(records: Records) -> list[str]:
 
 
 def lookup_section(records: Records) -> list[str]:
-    """Lookup speculation, task by task."""
-    return ["", "## Lookup speculation", "", *_plain_table(records.record("lookup"))]
+    """Drafts from what was said before, task by task."""
+    record = records.record("lookup")
+    rows = []
+    for task in record["tasks"]:
+        kind = "copies" if task["copies"] else ""
+        accepted = f"{plain(task['accepted'])} of {plain(task['drafted'])}"
+        speeds = (plain(task["off"]), plain(task["auto"]), spread(task["ratios"]).text())
+        rows.append((task["task"], kind, str(task["tokens"]), accepted, *speeds))
+    head = ("task", "", "tokens", "drafts accepted", "off, tokens/s", "auto, tokens/s", "ratio")
+    note = (
+        "`python benchmarks/lookup.py MODEL --tokenizer TOKENIZER`: decode with drafts and without."
+    )
+    return ["", "## Drafts (`--lookup`)", "", note, "", *table(head, rows)]
+
+
+def prompt_cache_section(records: Records) -> list[str]:
+    """Time to the first token with a system prompt on disk."""
+    rows = []
+    for way, figures in records.record("prompt_cache")["ways"].items():
+        tokens = str(figures["usage"]["prompt_tokens"])
+        times = [_milliseconds(figures[name]) for name in ("first_token", "process")]
+        rows.append((way, tokens, *times))
+    head = ("system prompt", "prompt tokens", "to the first token, ms", "whole process, ms")
+    note = "`python benchmarks/prompt_cache.py --model MODEL`"
+    return ["", "## Prompt cache", "", note, "", *table(head, rows)]
+
+
+def _milliseconds(figures: dict[str, float]) -> str:
+    return Spread(figures["median_ms"], figures["least_ms"], figures["most_ms"]).text()
 
 
 def kv_section(records: Records) -> list[str]:
@@ -205,6 +232,7 @@ def arm_section(records: Records) -> list[str]:
 SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     logits_section,
     lookup_section,
+    prompt_cache_section,
     kv_section,
     soak_section,
     arm_section,
