@@ -128,7 +128,7 @@ def _lookup(copies: bool) -> Callable[[Records], tuple[Spread, str]]:
     """The task of its kind that gains the least from drafts."""
 
     def figure(records: Records) -> tuple[Spread, str]:
-        # Those of the 0.6B shape have a prompt of their own; the demo model's are in the table only.
+        # Those of the 0.6B shape have a prompt; the demo model's are for the table alone.
         tasks = records.record("lookup")["tasks"]
         tasks = [t for t in tasks if t["copies"] == copies and "prompt" in t]
         least = min(tasks, key=lambda task: median(task["ratios"]))
