@@ -50,7 +50,7 @@ def estimate(config: ModelConfig, engine: EngineConfig, filled: int) -> MemoryEs
         + activations(rows, config.intermediate_size)
         + 4 * rows * (queries + 2 * keys + config.hidden_size + config.head_dim)
     )
-    block_queries = min(rows, 16) * config.heads // config.kv_heads
+    block_queries = min(rows, 32) * config.heads // config.kv_heads
     own = (
         activations(1, config.hidden_size)
         + 4 * rows * 64
