@@ -41,6 +41,34 @@ Session::Session(const Model& model, const IsaTable& isa, const SessionParams& p
                         AlignedArray<float>(rows * kFeedForwardColumns),
                         AttentionScratch(queries, c.head_dim), 0});
   }
+  balance_norms();
+}
+
+// Moves what makes some dimensions of the keys larger than others from the keys' norm to the
+// queries': their products stay as they are, and a quantized cache does not spend its range on a
+// few dimensions. Factors are powers of two, so that nothing is rounded, and the same for the two
+// dimensions that rope turns into each other.
+void Session::balance_norms() {
+  const ModelConfig& c = model_.config;
+  const int half = c.head_dim / 2;
+  query_norms_.resize(static_cast<size_t>(c.layers) * c.head_dim);
+  key_norms_.resize(query_norms_.size());
+  for (int layer = 0; layer < c.layers; ++layer) {
+    for (int d = 0; d < half; ++d) {
+      const float* key = model_.layers[layer].key_norm;
+      const float* query = model_.layers[layer].query_norm;
+      const double size =
+          std::sqrt((double{key[d]} * key[d] + double{key[d + half]} * key[d + half]) / 2);
+      const double bits = std::round(std::log2(size));
+      // Norms that are 0 or out of all bounds stay as they are.
+      const float factor = std::fabs(bits) <= 32 ? static_cast<float>(std::exp2(bits)) : 1.0f;
+      for (const int i : {d, d + half}) {
+        const size_t at = static_cast<size_t>(layer) * c.head_dim + i;
+        key_norms_[at] = key[i] / factor;
+        query_norms_[at] = query[i] * factor;
+      }
+    }
+  }
 }
 
 KvSequence& Session::sequence(int index) {

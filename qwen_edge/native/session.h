@@ -69,6 +69,7 @@ class Session {
     float maximum, total;
   };
 
+  void balance_norms();
   void check_rows(const Row* rows, int n) const;
   void reserve_positions();
   void prepare_row(int i);
@@ -100,6 +101,7 @@ class Session {
   KvShape kv_shape_;
   ThreadPool pool_;
   std::vector<std::unique_ptr<KvSequence>> sequences_;
+  std::vector<float> query_norms_, key_norms_;  // [layers, head_dim]
 
   Activations hidden_;     // the residual stream; only its fp32 rows are used
   Activations normed_;     // [max_rows, hidden]

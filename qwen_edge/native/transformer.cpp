@@ -101,7 +101,8 @@ void Session::store_keys_values(int layer, int row, int kv_head) {
   float* key =
       qkv_.data() + row * qkv_stride_ + key_offset_ + static_cast<size_t>(kv_head) * c.head_dim;
   const float* value = key + (value_offset_ - key_offset_);
-  kernels_.isa->rms_norm(key, model_.layers[layer].key_norm, c.head_dim, c.rms_eps, key);
+  kernels_.isa->rms_norm(key, &key_norms_[static_cast<size_t>(layer) * c.head_dim], c.head_dim,
+                         c.rms_eps, key);
   kernels_.isa->rope(key, &cosine_[static_cast<size_t>(row) * half],
                      &sine_[static_cast<size_t>(row) * half], half);
   const int position = rows_[row].position % kChunkPositions;
@@ -127,7 +128,8 @@ void Session::prepare_queries(int layer, const RowBlock& block, int kv_head,
     for (int g = 0; g < group; ++g) {
       float* out = &scratch.queries[(static_cast<size_t>(r) * group + g) * c.head_dim];
       kernels_.isa->rms_norm(query + static_cast<size_t>(g) * c.head_dim,
-                             model_.layers[layer].query_norm, c.head_dim, c.rms_eps, out);
+                             &query_norms_[static_cast<size_t>(layer) * c.head_dim], c.head_dim,
+                             c.rms_eps, out);
       kernels_.isa->rope(out, &cosine_[row * half], &sine_[row * half], half);
       for (int d = 0; d < c.head_dim; ++d) out[d] *= factor;
     }
