@@ -22,20 +22,27 @@ QE_INLINE __m512 load_half16(const uint8_t* data) {
 // 16 rows by 32 columns as code + 128, register k holding columns 4 k to 4 k + 3.
 struct Part {
   __m512i code[8];
-
-  // sum is the activations' sum in every lane.
-  QE_INLINE __m512i dot(const int8_t* x, __m512i sum) const {
-    // The sum fits 16 bits, so that VPMADDWD multiplies it by -128. Two chains of sums are short
-    // enough for a processor to have those of several rows under way.
-    __m512i even = _mm512_madd_epi16(sum, _mm512_set1_epi32(-128 & 0xffff));
-    __m512i odd = _mm512_setzero_si512();
-    for (int k = 0; k < 8; k += 2) {
-      even = _mm512_dpbusd_epi32(even, code[k], _mm512_set1_epi32(load_four(x + 4 * k)));
-      odd = _mm512_dpbusd_epi32(odd, code[k + 1], _mm512_set1_epi32(load_four(x + 4 * k + 4)));
-    }
-    return _mm512_add_epi32(even, odd);
-  }
 };
+
+// What the sums start at, in every lane: the weights enter 128 too large.
+QE_INLINE __m512i start_of_sums(__m512i x_sum) {
+  return _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), x_sum), 7);
+}
+
+// The sums of kTiles tiles over the 32 columns of one row of activations. Every four activations
+// are loaded once for all tiles: a core that multiplies two registers a cycle would wait for the
+// loads otherwise.
+template <int kTiles>
+QE_INLINE void dot(const Part (&parts)[kTiles], const int8_t* x, __m512i x_sum,
+                   __m512i (&sums)[kTiles]) {
+  for (int t = 0; t < kTiles; ++t) sums[t] = start_of_sums(x_sum);
+  for (int k = 0; k < 8; ++k) {
+    const __m512i four = _mm512_set1_epi32(load_four(x + 4 * k));
+    for (int t = 0; t < kTiles; ++t) {
+      sums[t] = _mm512_dpbusd_epi32(sums[t], parts[t].code[k], four);
+    }
+  }
+}
 
 struct Nibbles {
   static constexpr int kPartBytes = 256;
@@ -71,37 +78,56 @@ struct Bytes {
   }
 };
 
-// One tile by n <= kRowChunk rows of activations from `first` on.
-template <bool kHasMin, typename Codes>
-QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile,
-                             int first, int n, float* out, size_t out_stride) {
+// kTiles tiles by n <= kRowChunk rows of activations from `first` on.
+template <int kTiles, bool kHasMin, typename Codes>
+QE_INLINE void multiply_tiles(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile,
+                              int first, int n, float* out, size_t out_stride) {
   const int groups = w.groups(), parts = w.group / kActivationGroup;
   const size_t cols = static_cast<size_t>(x.cols), x_parts = cols / kActivationGroup;
-  const size_t bytes = block_bytes(w.type, w.group, kHasMin);
-  const uint8_t* block = w.data + tile * w.tile_bytes();
+  const size_t bytes = block_bytes(w.type, w.group, kHasMin), tile_bytes = w.tile_bytes();
+  const uint8_t* block = w.data + tile * tile_bytes;
   const int8_t* x_codes = x.codes + first * cols;
   const float* x_scale = x.scale + first * x_parts;
   const int32_t* x_sum = x.sum + first * x_parts;
-  __m512 total[kRowChunk];
-  for (int i = 0; i < n; ++i) total[i] = _mm512_setzero_ps();
+  __m512 total[kRowChunk][kTiles];
+  for (int i = 0; i < n; ++i) {
+    for (int t = 0; t < kTiles; ++t) total[i][t] = _mm512_setzero_ps();
+  }
   for (int g = 0; g < groups; ++g, block += bytes) {
-    prefetch_ahead(block, bytes);
-    const uint8_t* scales = block + static_cast<size_t>(Codes::kPartBytes) * parts;
-    const __m512 scale = load_half16(scales);
-    const __m512 minimum = kHasMin ? load_half16(scales + kScaleBytes) : _mm512_setzero_ps();
+    __m512 scale[kTiles], minimum[kTiles];
+    for (int t = 0; t < kTiles; ++t) {
+      prefetch_ahead(block + t * tile_bytes, bytes);
+      const uint8_t* scales =
+          block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * parts;
+      scale[t] = load_half16(scales);
+      minimum[t] = kHasMin ? load_half16(scales + kScaleBytes) : _mm512_setzero_ps();
+    }
     for (int p = 0; p < parts; ++p, x_codes += kActivationGroup, ++x_scale, ++x_sum) {
-      const Part part = codes.load(block + static_cast<size_t>(Codes::kPartBytes) * p);
+      Part part[kTiles];
+      for (int t = 0; t < kTiles; ++t) {
+        part[t] =
+            codes.load(block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * p);
+      }
       const int8_t* row = x_codes;
       size_t at = 0;
       for (int i = 0; i < n; ++i, row += cols, at += x_parts) {
         const __m512i sum = _mm512_set1_epi32(x_sum[at]);
-        __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(part.dot(row, sum)), scale);
-        if (kHasMin) value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), minimum, value);
-        total[i] = _mm512_fmadd_ps(value, _mm512_set1_ps(x_scale[at]), total[i]);
+        __m512i sums[kTiles];
+        dot<kTiles>(part, row, sum, sums);
+        const __m512 row_scale = _mm512_set1_ps(x_scale[at]);
+        for (int t = 0; t < kTiles; ++t) {
+          __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t]), scale[t]);
+          if (kHasMin) value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), minimum[t], value);
+          total[i][t] = _mm512_fmadd_ps(value, row_scale, total[i][t]);
+        }
       }
     }
   }
-  for (int i = 0; i < n; ++i) _mm512_storeu_ps(out + i * out_stride, total[i]);
+  for (int i = 0; i < n; ++i) {
+    for (int t = 0; t < kTiles; ++t) {
+      _mm512_storeu_ps(out + i * out_stride + kTileRows * t, total[i][t]);
+    }
+  }
 }
 
 template <bool kHasMin, typename Codes>
@@ -109,18 +135,23 @@ void multiply(const Matrix& w, const Codes& codes, const QuantizedRows& x, int t
               int tile_end, float* out, size_t out_stride) {
   if (x.n == 1) {  // the constant lets the compiler keep everything in registers
     for (int t = tile_begin; t < tile_end; ++t) {
-      multiply_tile<kHasMin>(w, codes, x, t, 0, 1, out + kTileRows * t, out_stride);
+      multiply_tiles<1, kHasMin>(w, codes, x, t, 0, 1, out + kTileRows * t, out_stride);
     }
     return;
   }
-  const int pass = 1 + static_cast<int>(kPassBytes / w.tile_bytes());
+  const int pass = 2 + static_cast<int>(kPassBytes / w.tile_bytes()) / 2 * 2;
   for (int begin = tile_begin; begin < tile_end; begin += pass) {
     const int end = begin + pass < tile_end ? begin + pass : tile_end;
     for (int first = 0; first < x.n; first += kRowChunk) {
       const int n = x.n - first < kRowChunk ? x.n - first : kRowChunk;
-      for (int t = begin; t < end; ++t) {
-        multiply_tile<kHasMin>(w, codes, x, t, first, n, out + first * out_stride + kTileRows * t,
-                               out_stride);
+      int t = begin;
+      for (; t + 2 <= end; t += 2) {
+        multiply_tiles<2, kHasMin>(w, codes, x, t, first, n,
+                                   out + first * out_stride + kTileRows * t, out_stride);
+      }
+      if (t < end) {
+        multiply_tiles<1, kHasMin>(w, codes, x, t, first, n,
+                                   out + first * out_stride + kTileRows * t, out_stride);
       }
     }
   }
@@ -140,13 +171,17 @@ void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
 
 void sums_q4(const uint8_t* codes, const int8_t* codebook, const int8_t* x, int32_t x_sum,
              int32_t* out) {
-  const Part part = Nibbles(codebook).load(codes);
-  _mm512_storeu_si512(out, part.dot(x, _mm512_set1_epi32(x_sum)));
+  const Part part[1] = {Nibbles(codebook).load(codes)};
+  __m512i sums[1];
+  dot<1>(part, x, _mm512_set1_epi32(x_sum), sums);
+  _mm512_storeu_si512(out, sums[0]);
 }
 
 void sums_q8(const int8_t* codes, const int8_t* x, int32_t x_sum, int32_t* out) {
-  const Part part = Bytes{}.load(reinterpret_cast<const uint8_t*>(codes));
-  _mm512_storeu_si512(out, part.dot(x, _mm512_set1_epi32(x_sum)));
+  const Part part[1] = {Bytes{}.load(reinterpret_cast<const uint8_t*>(codes))};
+  __m512i sums[1];
+  dot<1>(part, x, _mm512_set1_epi32(x_sum), sums);
+  _mm512_storeu_si512(out, sums[0]);
 }
 
 }  // namespace
