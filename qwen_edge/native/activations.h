@@ -9,13 +9,14 @@
 namespace qe {
 
 // Columns are padded to a multiple of 128, so that weights in groups of any size fit; the padding
-// is zero from the start and no one writes to it.
+// is zero from the start and no one writes to it. The codes lie in panels as wide as a call of n
+// rows makes them.
 class Activations {
  public:
   Activations() = default;
   Activations(int rows, int cols) : cols_(static_cast<int>(round_up(cols, 128))) {
-    const size_t n = static_cast<size_t>(rows) * cols_;
-    x_.reset(n);
+    const size_t n = round_up(rows, panel_of(rows)) * cols_;
+    x_.reset(static_cast<size_t>(rows) * cols_);
     codes_.reset(n);
     scale_.reset(n / kActivationGroup);
     sum_.reset(n / kActivationGroup);
@@ -29,17 +30,20 @@ class Activations {
   float* row(int i) { return x_.data() + static_cast<size_t>(i) * cols_; }
   const float* row(int i) const { return x_.data() + static_cast<size_t>(i) * cols_; }
 
-  // Quantizes columns [begin, end), begin a multiple of 32, of row i. Columns from end up to the
-  // next multiple of 32 must be 0.
-  void quantize(const IsaTable& isa, int i, int begin, int end) {
-    const size_t at = static_cast<size_t>(i) * cols_ + begin;
-    isa.quantize(x_.data() + at, static_cast<int>(round_up(end - begin, kActivationGroup)),
-                 codes_.data() + at, scale_.data() + at / kActivationGroup,
-                 sum_.data() + at / kActivationGroup);
+  // Quantizes columns [begin, end), begin a multiple of 32, of row i of n. Columns from end up to
+  // the next multiple of 32 must be 0.
+  void quantize(const IsaTable& isa, int i, int n, int begin, int end) {
+    quantize(isa, i, n, begin, row(i) + begin, end - begin);
+  }
+  // The same for `columns` values from elsewhere.
+  void quantize(const IsaTable& isa, int i, int n, int begin, const float* x, int columns) {
+    const size_t at = quantized(n).at(i, begin / kActivationGroup);
+    isa.quantize(x, static_cast<int>(round_up(columns, kActivationGroup)), panel_of(n),
+                 codes_.data() + kActivationGroup * at, scale_.data() + at, sum_.data() + at);
   }
 
   QuantizedRows quantized(int n) const {
-    return {codes_.data(), scale_.data(), sum_.data(), n, cols_};
+    return {codes_.data(), scale_.data(), sum_.data(), n, cols_, panel_of(n)};
   }
   size_t bytes() const { return x_.bytes() + codes_.bytes() + scale_.bytes() + sum_.bytes(); }
 

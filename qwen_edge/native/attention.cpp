@@ -62,8 +62,8 @@ void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& s
       kernels.reference ? kernels.reference->accumulate[type] : isa.accumulate[type];
   Queries queries{scratch.queries.data(), {}, n};
   if (shape.type != KvType::kF16 && kernels.reference == nullptr) {
-    isa.quantize(scratch.queries.data(), n * head_dim, scratch.codes.data(), scratch.scale.data(),
-                 scratch.sum.data());
+    isa.quantize(scratch.queries.data(), n * head_dim, 1, scratch.codes.data(),
+                 scratch.scale.data(), scratch.sum.data());
     queries.quantized = {scratch.codes.data(), scratch.scale.data(), scratch.sum.data(), n,
                          head_dim};
   }

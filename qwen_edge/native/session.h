@@ -94,6 +94,7 @@ class Session {
               int tile_end, float* out, size_t out_stride) const;
   WorkCounter& counter(int thread);
   int tile_chunk(int tiles) const;
+  int row_chunk(int rows) const;
 
   const Model& model_;
   Kernels kernels_;

@@ -12,6 +12,9 @@ WorkCounter& Session::counter(int thread) { return counters_[threads_[thread].ph
 
 int Session::tile_chunk(int tiles) const { return std::clamp(tiles / (active_ * 8), 1, 8); }
 
+// Neighbouring rows share cache lines: as many of them as possible go to one thread.
+int Session::row_chunk(int rows) const { return std::clamp(rows / (active_ * 2), 1, 16); }
+
 void Session::linear(const Matrix& weights, const Activations& input, int rows, int tile_begin,
                      int tile_end, float* out, size_t out_stride) const {
   if (kernels_.reference) {
@@ -60,7 +63,7 @@ const Activations& Session::normalize(const float* weight, const std::vector<int
   const auto compute = [&](int i, Activations& out, int out_row) {
     kernels_.isa->rms_norm(hidden_.row(rows ? (*rows)[i] : i), weight, hidden,
                            model_.config.rms_eps, out.row(out_row));
-    if (kernels_.reference == nullptr) out.quantize(*kernels_.isa, out_row, 0, hidden);
+    if (kernels_.reference == nullptr) out.quantize(*kernels_.isa, out_row, n, 0, hidden);
   };
   if (n == 1) {
     compute(0, threads_[thread].normed, 0);
@@ -68,7 +71,9 @@ const Activations& Session::normalize(const float* weight, const std::vector<int
   }
   int begin, end;
   WorkCounter& work = counter(thread);
-  while (work.take(n, 1, &begin, &end)) compute(begin, normed_, begin);
+  while (work.take(n, row_chunk(n), &begin, &end)) {
+    for (int i = begin; i < end; ++i) compute(i, normed_, i);
+  }
   pool_.barrier();
   return normed_;
 }
@@ -149,7 +154,8 @@ void Session::finish_block(const RowBlock& block, int kv_head, const AttentionSt
       const float inverse = 1.0f / state.total[i];
       for (int d = 0; d < c.head_dim; ++d) out[d] = output[d] * inverse;
       if (kernels_.reference == nullptr) {
-        attended_.quantize(*kernels_.isa, row, column, column + c.head_dim);
+        attended_.quantize(*kernels_.isa, row, static_cast<int>(rows_.size()), column,
+                           column + c.head_dim);
       }
     }
   }
@@ -273,6 +279,7 @@ void Session::feed_forward(const LayerWeights& weights, const Activations& input
     matrix.rows = std::min(matrix.rows - tile * kTileRows, tile_count * kTileRows);
     return matrix;
   };
+  const bool keep = kernels_.reference != nullptr || weights.down.group == 0;
   int begin, end;
   WorkCounter& work = counter(thread);
   while (work.take(pieces, tile_chunk(pieces), &begin, &end)) {
@@ -285,10 +292,11 @@ void Session::feed_forward(const LayerWeights& weights, const Activations& input
              kFeedForwardColumns);
       for (int i = 0; i < rows; ++i) {
         const size_t at = static_cast<size_t>(i) * kFeedForwardColumns;
-        kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows,
-                               activated_.row(i) + column);
+        // Only kernels that take fp32 activations need them for longer than this.
+        float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
+        kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
         if (kernels_.reference == nullptr) {
-          activated_.quantize(*kernels_.isa, i, column, column + gate.rows);
+          activated_.quantize(*kernels_.isa, i, rows, column, out, gate.rows);
         }
       }
     }

@@ -67,7 +67,7 @@ void scores_case(Check& check, const IsaTable& isa, Random& random, int type, in
   Guarded<int8_t> codes(x.size());
   Guarded<int32_t> sum(scale.size());
   make_vector(random, exact, kI8, x);
-  scalar_table()->quantize(x.data(), n * head_dim, codes.data(), scale.data(), sum.data());
+  scalar_table()->quantize(x.data(), n * head_dim, 1, codes.data(), scale.data(), sum.data());
   Queries queries{x.data(), {}, n};
   if (type != 0) queries.quantized = {codes.data(), scale.data(), sum.data(), n, head_dim};
   const size_t stride = n_blocks * kKvBlock + random.between(0, 9);

@@ -163,7 +163,11 @@ struct ActivationRows {
       : codes(static_cast<size_t>(n) * cols),
         scale(codes.size() / kActivationGroup),
         sum(scale.size()),
-        rows{codes.data(), scale.data(), sum.data(), n, cols} {
+        rows{codes.data(), scale.data(), sum.data(), n, cols},
+        panel_codes(round_up(n, panel_of(n)) * cols),
+        panel_scale(panel_codes.size() / kActivationGroup),
+        panel_sum(panel_scale.size()),
+        panels{panel_codes.data(), panel_scale.data(), panel_sum.data(), n, cols, panel_of(n)} {
     std::memset(codes.data(), 0, codes.bytes());
     for (int i = 0; i < n; ++i) {
       for (int c = 0; c < used; ++c) {
@@ -175,6 +179,18 @@ struct ActivationRows {
       for (int c = 0; c < kActivationGroup; ++c) sum[g] += codes[kActivationGroup * g + c];
       scale[g] = unit_scale ? 1.0f : 0.001f + 0.05f * random.uniform();
     }
+    // What lies beyond the last row of a panel is never to matter.
+    std::memset(panel_codes.data(), 0x55, panel_codes.bytes());
+    for (size_t i = 0; i < panel_scale.size(); ++i) panel_scale[i] = panel_sum[i] = 99;
+    for (int i = 0; i < n; ++i) {
+      for (int g = 0; g < cols / kActivationGroup; ++g) {
+        const size_t from = rows.at(i, g), to = panels.at(i, g);
+        std::memcpy(&panel_codes[kActivationGroup * to], &codes[kActivationGroup * from],
+                    kActivationGroup);
+        panel_scale[to] = scale[from];
+        panel_sum[to] = sum[from];
+      }
+    }
   }
 
   QuantizedRows part(int first, int n) const {
@@ -185,7 +201,11 @@ struct ActivationRows {
   Guarded<int8_t> codes;
   Guarded<float> scale;
   Guarded<int32_t> sum;
-  QuantizedRows rows;
+  QuantizedRows rows;  // in panels of 1
+  Guarded<int8_t> panel_codes;
+  Guarded<float> panel_scale;
+  Guarded<int32_t> panel_sum;
+  QuantizedRows panels;  // the same as an engine lays out as many rows
 };
 
 // --- weights

@@ -164,7 +164,8 @@ inline void measure_rows(const IsaTable& isa) {
            for (int i = 0; i < kRepeats; ++i) kernel();
          }));
   };
-  each("quantize", [&] { isa.quantize(x.data(), kSize, codes.data(), scale.data(), sum.data()); });
+  each("quantize",
+       [&] { isa.quantize(x.data(), kSize, 1, codes.data(), scale.data(), sum.data()); });
   each("rms_norm", [&] { isa.rms_norm(x.data(), y.data(), kSize, 1e-6f, out.data()); });
   each("silu_mul", [&] { isa.silu_mul(x.data(), y.data(), kSize, out.data()); });
   each("exp_sum", [&] { isa.exp_sum(out.data(), kSize, 5); });

@@ -56,7 +56,7 @@ void linear_case(Check& check, const IsaTable& isa, Random& random, Type type, i
   const bool q4 = type == Type::kQ4;
   const auto linear = q4 ? isa.linear_q4 : isa.linear_q8;
   const auto true_linear = q4 ? scalar_table()->linear_q4 : scalar_table()->linear_q8;
-  linear(w.matrix, x.rows, begin, end, ours.data(), stride);
+  linear(w.matrix, x.panels, begin, end, ours.data(), stride);
   true_linear(w.matrix, x.rows, begin, end, truth.data(), stride);
   const std::string where =
       format("n %d, rows %d, cols %d of %d, tiles %d to %d", n, rows, cols, x_cols, begin, end);

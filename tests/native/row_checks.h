@@ -24,15 +24,21 @@ void check_quantize(const IsaTable& isa) {
       }
       if (kind < 6) part[place] = -largest;
     }
-    Guarded<int8_t> codes(n), true_codes(n);
-    Guarded<float> scale(groups), true_scale(groups);
-    Guarded<int32_t> sum(groups), true_sum(groups);
-    isa.quantize(x.data(), n, codes.data(), scale.data(), sum.data());
-    scalar_table()->quantize(x.data(), n, true_codes.data(), true_scale.data(), true_sum.data());
-    const std::string where = format("repeat %d, n %d", repeat, n);
-    check.same(codes.data(), true_codes.data(), n, where);
-    check.same(scale.data(), true_scale.data(), groups, where);
-    check.same(sum.data(), true_sum.data(), groups, where);
+    const int panel = random.between(0, 1) ? 1 : 8 * random.between(1, 3);
+    const size_t steps = static_cast<size_t>(panel) * (groups - 1) + 1;
+    Guarded<int8_t> codes(steps * kActivationGroup), true_codes(n);
+    Guarded<float> scale(steps), true_scale(groups);
+    Guarded<int32_t> sum(steps), true_sum(groups);
+    isa.quantize(x.data(), n, panel, codes.data(), scale.data(), sum.data());
+    scalar_table()->quantize(x.data(), n, 1, true_codes.data(), true_scale.data(), true_sum.data());
+    const std::string where = format("repeat %d, n %d, panel %d", repeat, n, panel);
+    for (int g = 0; g < groups; ++g) {
+      const size_t at = static_cast<size_t>(panel) * g;
+      check.same(&codes[kActivationGroup * at], &true_codes[size_t{kActivationGroup} * g],
+                 kActivationGroup, where);
+      check.same(&scale[at], &true_scale[g], 1, where);
+      check.same(&sum[at], &true_sum[g], 1, where);
+    }
   }
 }
 

@@ -113,12 +113,14 @@ template <bool kHasMin, typename Codes>
 QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile,
                              int first, int n, float* out, size_t out_stride) {
   const int groups = w.groups(), parts = w.group / kActivationGroup;
-  const size_t cols = static_cast<size_t>(x.cols), x_parts = cols / kActivationGroup;
+  const size_t row_step = x.row_step(), row_bytes = kActivationGroup * row_step;
   const size_t bytes = block_bytes(w.type, w.group, kHasMin);
   const uint8_t* block = w.data + tile * w.tile_bytes();
-  const int8_t* x_codes = x.codes + first * cols;
-  const float* x_scale = x.scale + first * x_parts;
-  const int32_t* x_sum = x.sum + first * x_parts;
+  const size_t start = x.at(first, 0),
+               panel_bytes = static_cast<size_t>(kActivationGroup) * x.panel;
+  const int8_t* x_codes = x.codes + kActivationGroup * start;
+  const float* x_scale = x.scale + start;
+  const int32_t* x_sum = x.sum + start;
   __m256 total[kRowChunk][2];
   __m256i collected[2][kRowChunk];
   for (int i = 0; i < n; ++i) total[i][0] = total[i][1] = _mm256_setzero_ps();
@@ -131,17 +133,17 @@ QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const Quantize
       minimum[0] = load_half8(scales + kScaleBytes);
       minimum[1] = load_half8(scales + kScaleBytes + 16);
     }
-    for (int p = 0; p < parts; ++p, x_codes += kActivationGroup, ++x_scale, ++x_sum) {
+    for (int p = 0; p < parts; ++p, x_codes += panel_bytes, x_scale += x.panel, x_sum += x.panel) {
       for (int half = 0; half < 2; ++half) {
         Part part;
         codes.load(block + static_cast<size_t>(Codes::kPartBytes) * p, half, &part);
         const int8_t* row = x_codes;
-        for (int i = 0; i < n; ++i, row += cols) collected[half][i] = codes.collect(part, row);
+        for (int i = 0; i < n; ++i, row += row_bytes) collected[half][i] = codes.collect(part, row);
       }
       for (int i = 0; i < n; ++i) {
-        const __m256 factor = _mm256_broadcast_ss(x_scale + i * x_parts);
+        const __m256 factor = _mm256_broadcast_ss(x_scale + i * row_step);
         __m256i sum = _mm256_setzero_si256();
-        if (kHasMin || Codes::kNeedsSum) sum = _mm256_set1_epi32(x_sum[i * x_parts]);
+        if (kHasMin || Codes::kNeedsSum) sum = _mm256_set1_epi32(x_sum[i * row_step]);
         for (int half = 0; half < 2; ++half) {
           const __m256i dot = codes.finish(collected[half][i], sum);
           __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale[half]);

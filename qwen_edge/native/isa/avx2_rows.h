@@ -73,7 +73,7 @@ QE_INLINE __m256i round_to_int8(__m256 a, __m256 b, __m256 c, __m256 d) {
   return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
 }
 
-void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) {
+void quantize(const float* x, int n, int panel, int8_t* codes, float* scale, int32_t* sum) {
   for (int g = 0; g < n / kActivationGroup; ++g, x += kActivationGroup) {
     const __m256 a = _mm256_loadu_ps(x), b = _mm256_loadu_ps(x + 8);
     const __m256 c = _mm256_loadu_ps(x + 16), d = _mm256_loadu_ps(x + 24);
@@ -82,10 +82,13 @@ void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) 
     const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
     const __m256i bytes = round_to_int8(_mm256_mul_ps(a, inverse), _mm256_mul_ps(b, inverse),
                                         _mm256_mul_ps(c, inverse), _mm256_mul_ps(d, inverse));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + kActivationGroup * g), bytes);
-    scale[g] = largest / 127.0f;
-    sum[g] = horizontal_sum(
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), bytes);
+    *scale = largest / 127.0f;
+    *sum = horizontal_sum(
         _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1)));
+    codes += static_cast<size_t>(kActivationGroup) * panel;
+    scale += panel;
+    sum += panel;
   }
 }
 

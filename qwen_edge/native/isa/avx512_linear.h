@@ -83,12 +83,14 @@ template <int kTiles, bool kHasMin, typename Codes>
 QE_INLINE void multiply_tiles(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile,
                               int first, int n, float* out, size_t out_stride) {
   const int groups = w.groups(), parts = w.group / kActivationGroup;
-  const size_t cols = static_cast<size_t>(x.cols), x_parts = cols / kActivationGroup;
+  const size_t row_step = x.row_step(), row_bytes = kActivationGroup * row_step;
   const size_t bytes = block_bytes(w.type, w.group, kHasMin), tile_bytes = w.tile_bytes();
   const uint8_t* block = w.data + tile * tile_bytes;
-  const int8_t* x_codes = x.codes + first * cols;
-  const float* x_scale = x.scale + first * x_parts;
-  const int32_t* x_sum = x.sum + first * x_parts;
+  const size_t start = x.at(first, 0),
+               panel_bytes = static_cast<size_t>(kActivationGroup) * x.panel;
+  const int8_t* x_codes = x.codes + kActivationGroup * start;
+  const float* x_scale = x.scale + start;
+  const int32_t* x_sum = x.sum + start;
   __m512 total[kRowChunk][kTiles];
   for (int i = 0; i < n; ++i) {
     for (int t = 0; t < kTiles; ++t) total[i][t] = _mm512_setzero_ps();
@@ -102,15 +104,14 @@ QE_INLINE void multiply_tiles(const Matrix& w, const Codes& codes, const Quantiz
       scale[t] = load_half16(scales);
       minimum[t] = kHasMin ? load_half16(scales + kScaleBytes) : _mm512_setzero_ps();
     }
-    for (int p = 0; p < parts; ++p, x_codes += kActivationGroup, ++x_scale, ++x_sum) {
+    for (int p = 0; p < parts; ++p, x_codes += panel_bytes, x_scale += x.panel, x_sum += x.panel) {
       Part part[kTiles];
       for (int t = 0; t < kTiles; ++t) {
-        part[t] =
-            codes.load(block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * p);
+        part[t] = codes.load(block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * p);
       }
       const int8_t* row = x_codes;
       size_t at = 0;
-      for (int i = 0; i < n; ++i, row += cols, at += x_parts) {
+      for (int i = 0; i < n; ++i, row += row_bytes, at += row_step) {
         const __m512i sum = _mm512_set1_epi32(x_sum[at]);
         __m512i sums[kTiles];
         dot<kTiles>(part, row, sum, sums);

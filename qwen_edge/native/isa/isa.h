@@ -12,13 +12,30 @@ namespace qe {
 // Rows of activations in INT8, groups of 32 columns: x = codes * scale.
 // scale = max|x| / 127, code = x * (127 / max|x|) rounded to nearest, ties to even; all 0 if max|x|
 // = 0.
+//
+// Rows lie in panels: those of one panel have their first groups together, then their second
+// groups, and so on, which is the order that a matrix kernel goes through them. In panels of 1 a
+// row is contiguous.
 struct QuantizedRows {
-  const int8_t* codes;  // [n, cols]
-  const float* scale;   // [n, cols / 32]
-  const int32_t* sum;   // [n, cols / 32]: the sum of a group's codes
+  const int8_t* codes;  // [n / panel, cols / 32, panel, 32]
+  const float* scale;   // [n / panel, cols / 32, panel]
+  const int32_t* sum;   // as scale: the sum of a group's codes
   int n;
-  int cols;  // a multiple of 32 and of the weights' group; codes are 0 in the padding
+  int cols;       // a multiple of 32 and of the weights' group; codes are 0 in the padding
+  int panel = 1;  // 1, or a multiple of 8 that is at least n or is kPanelRows
+
+  // Where a row's group has its scale and its sum; its codes are at 32 times that.
+  size_t at(int row, int group) const {
+    const size_t first = static_cast<size_t>(row / panel * panel) * (cols / kActivationGroup);
+    return first + static_cast<size_t>(group) * panel + row % panel;
+  }
+  // From a row to the next of its panel, in the same units.
+  size_t row_step() const { return panel == 1 ? cols / kActivationGroup : 1; }
 };
+constexpr int kPanelRows = 64;
+constexpr int panel_of(int n) {
+  return n == 1 ? 1 : n >= kPanelRows ? kPanelRows : (n + 7) / 8 * 8;
+}
 
 enum class KvType : int32_t { kF16 = 0, kI8 = 1, kI4 = 2, kF32 = 3 };
 // kF32 is the oracle's alone: the tables of instruction sets have no entry for it.
@@ -74,8 +91,9 @@ struct IsaTable {
   void (*sums_q8)(const int8_t* codes, const int8_t* x, int32_t x_sum, int32_t* out);
 
   // --- rows
-  // n values, n a multiple of 32.
-  void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);
+  // n values, n a multiple of 32. Group g's scale and sum go to [panel * g], its codes to 32 times
+  // that.
+  void (*quantize)(const float* x, int n, int panel, int8_t* codes, float* scale, int32_t* sum);
   // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
   void (*rms_norm)(const float* x, const float* weight, int n, float eps, float* out);
   // Rotates the halves of one head in place: x[i], x[i + half] by the angle whose cos and sin are

@@ -109,7 +109,7 @@ __attribute__((noinline)) void tile(const Codes& codes, const uint8_t* block, in
   }
 }
 
-// N >= 2 activation rows from `row` on, packed a stretch of columns at a time.
+// N activation rows from `row` on, packed a stretch of columns at a time.
 template <class Isa, int N, bool kMin, class Codes>
 void panel_rows(const Codes& codes, const Tiles& w, const QuantizedRows& x, int row, int tile_begin,
                 int tile_end, float* out, size_t stride) {
@@ -127,12 +127,16 @@ void panel_rows(const Codes& codes, const Tiles& w, const QuantizedRows& x, int 
   }
 }
 
-// One activation row, read where it lies.
+// One activation row, read where it lies if it lies in one piece.
 template <class Isa, bool kMin, class Codes>
 void single_row(const Codes& codes, const Tiles& w, const QuantizedRows& x, int row, int tile_begin,
                 int tile_end, float* out, size_t stride) {
-  const size_t group = static_cast<size_t>(row) * (x.cols / kActivationGroup);
-  const Panel panel = {x.codes + static_cast<size_t>(row) * x.cols, x.scale + group, x.sum + group};
+  if (x.panel != 1) {
+    panel_rows<typename Isa::Single, 1, kMin>(codes, w, x, row, tile_begin, tile_end, out, stride);
+    return;
+  }
+  const size_t at = x.at(row, 0);
+  const Panel panel = {x.codes + kActivationGroup * at, x.scale + at, x.sum + at};
   for (int t = tile_begin; t < tile_end; ++t) {
     tile<typename Isa::Single, 1, kMin>(codes, w.data + t * w.tile_bytes, w.groups, w.parts, panel,
                                         false, out + row * stride + kTileRows * t, stride);

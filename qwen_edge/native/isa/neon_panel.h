@@ -93,15 +93,18 @@ struct PanelStore {
 
 template <class Isa, int N>
 void pack(const QuantizedRows& x, int row, int part, int parts, PanelStore<N>* store) {
-  const int groups = x.cols / kActivationGroup;
+  const size_t step = x.row_step();
   for (int p = 0; p < parts; ++p) {
-    const int8_t* codes =
-        x.codes + static_cast<size_t>(row) * x.cols + kActivationGroup * (part + p);
-    Isa::template pack<N>(codes, x.cols, store->codes + 32 * N * p);
+    const size_t from = x.at(row, part + p);
+    if constexpr (N == 1) {
+      std::memcpy(store->codes + 32 * p, x.codes + kActivationGroup * from, 32);
+    } else {
+      Isa::template pack<N>(x.codes + kActivationGroup * from, kActivationGroup * step,
+                            store->codes + 32 * N * p);
+    }
     for (int i = 0; i < N; ++i) {
-      const size_t from = static_cast<size_t>(row + i) * groups + part + p;
-      store->scale[N * p + i] = x.scale[from];
-      store->sum[N * p + i] = x.sum[from];
+      store->scale[N * p + i] = x.scale[from + i * step];
+      store->sum[N * p + i] = x.sum[from + i * step];
     }
   }
 }

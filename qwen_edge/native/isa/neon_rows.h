@@ -9,8 +9,8 @@
 namespace qe {
 namespace {
 
-void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) {
-  for (int g = 0; g < n / kActivationGroup; ++g, x += kActivationGroup, codes += kActivationGroup) {
+void quantize(const float* x, int n, int panel, int8_t* codes, float* scale, int32_t* sum) {
+  for (int g = 0; g < n / kActivationGroup; ++g, x += kActivationGroup) {
     const float largest = largest_magnitude(x, kActivationGroup);
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
     int16x8_t total = vdupq_n_s16(0);
@@ -20,8 +20,11 @@ void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) 
       vst1_s8(codes + i, packed);
       total = vaddw_s8(total, packed);
     }
-    scale[g] = largest / 127.0f;
-    sum[g] = vaddlvq_s16(total);
+    *scale = largest / 127.0f;
+    *sum = vaddlvq_s16(total);
+    codes += static_cast<size_t>(kActivationGroup) * panel;
+    scale += panel;
+    sum += panel;
   }
 }
 

@@ -42,18 +42,16 @@ void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
   const size_t bytes = block_bytes(w.type, w.group, w.has_min);
   for (int t = tile_begin; t < tile_end; ++t) {
     for (int i = 0; i < x.n; ++i) {
-      const int8_t* codes = x.codes + static_cast<size_t>(i) * x.cols;
-      const size_t first_group = static_cast<size_t>(i) * (x.cols / kActivationGroup);
       float acc[kTileRows] = {};
       const uint8_t* block = w.data + t * w.tile_bytes();
       for (int g = 0; g < groups; ++g, block += bytes) {
         const uint8_t* scales = block + static_cast<size_t>(w.group) * 8;
         for (int p = 0; p < parts; ++p) {
-          const int part = g * parts + p;
-          const float x_scale = x.scale[first_group + part];
-          const int32_t x_sum = x.sum[first_group + part];
+          const size_t at = x.at(i, g * parts + p);
+          const float x_scale = x.scale[at];
+          const int32_t x_sum = x.sum[at];
           int32_t sums[kTileRows];
-          sums_q4(block + 256 * p, w.codebook, codes + kActivationGroup * part, x_sum, sums);
+          sums_q4(block + 256 * p, w.codebook, x.codes + kActivationGroup * at, x_sum, sums);
           for (int r = 0; r < kTileRows; ++r) {
             acc[r] += static_cast<float>(sums[r]) * (x_scale * block_scale(scales, r));
             if (w.has_min) {
@@ -74,18 +72,16 @@ void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
   const size_t bytes = block_bytes(w.type, w.group, false);
   for (int t = tile_begin; t < tile_end; ++t) {
     for (int i = 0; i < x.n; ++i) {
-      const int8_t* codes = x.codes + static_cast<size_t>(i) * x.cols;
-      const size_t first_group = static_cast<size_t>(i) * (x.cols / kActivationGroup);
       float acc[kTileRows] = {};
       const uint8_t* block = w.data + t * w.tile_bytes();
       for (int g = 0; g < groups; ++g, block += bytes) {
         const uint8_t* scales = block + static_cast<size_t>(w.group) * 16;
         for (int p = 0; p < parts; ++p) {
-          const int part = g * parts + p;
+          const size_t at = x.at(i, g * parts + p);
           int32_t sums[kTileRows];
-          sums_q8(reinterpret_cast<const int8_t*>(block) + 512 * p, codes + kActivationGroup * part,
-                  x.sum[first_group + part], sums);
-          const float x_scale = x.scale[first_group + part];
+          sums_q8(reinterpret_cast<const int8_t*>(block) + 512 * p, x.codes + kActivationGroup * at,
+                  x.sum[at], sums);
+          const float x_scale = x.scale[at];
           for (int r = 0; r < kTileRows; ++r) {
             acc[r] += static_cast<float>(sums[r]) * (x_scale * block_scale(scales, r));
           }
@@ -125,8 +121,9 @@ void linear_dense(const Matrix& w, const float* x, size_t x_stride, int n, int t
 
 // --- rows
 
-void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) {
+void quantize(const float* x, int n, int panel, int8_t* codes, float* scale, int32_t* sum) {
   for (int g = 0; g < n / kActivationGroup; ++g) {
+    const size_t at = static_cast<size_t>(panel) * g;
     float largest = 0;
     for (int i = 0; i < kActivationGroup; ++i) {
       largest = std::fmax(largest, std::fabs(x[kActivationGroup * g + i]));
@@ -135,11 +132,11 @@ void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) 
     int32_t total = 0;
     for (int i = 0; i < kActivationGroup; ++i) {
       const int code = static_cast<int>(std::lrintf(x[kActivationGroup * g + i] * inverse));
-      codes[kActivationGroup * g + i] = static_cast<int8_t>(code);
+      codes[kActivationGroup * at + i] = static_cast<int8_t>(code);
       total += code;
     }
-    scale[g] = largest / 127.0f;
-    sum[g] = total;
+    scale[at] = largest / 127.0f;
+    sum[at] = total;
   }
 }
 
