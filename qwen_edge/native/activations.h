@@ -8,13 +8,12 @@
 
 namespace qe {
 
-// Columns are padded to a multiple of 128, so that weights in groups of any size fit; the padding
-// is zero from the start and no one writes to it. The codes lie in panels as wide as a call of n
-// rows makes them.
+// Columns are padded with zeros to a multiple of 128, so that weights in groups of any size fit.
+// The codes lie in panels as wide as a call of n rows makes them.
 class Activations {
  public:
   Activations() = default;
-  Activations(int rows, int cols) : cols_(static_cast<int>(round_up(cols, 128))) {
+  Activations(int rows, int cols) : used_(cols), cols_(static_cast<int>(round_up(cols, 128))) {
     const size_t n = round_up(rows, panel_of(rows)) * cols_;
     x_.reset(static_cast<size_t>(rows) * cols_);
     codes_.reset(n);
@@ -37,9 +36,18 @@ class Activations {
   }
   // The same for `columns` values from elsewhere.
   void quantize(const IsaTable& isa, int i, int n, int begin, const float* x, int columns) {
-    const size_t at = quantized(n).at(i, begin / kActivationGroup);
+    const QuantizedRows rows = quantized(n);
+    const size_t at = rows.at(i, begin / kActivationGroup);
     isa.quantize(x, static_cast<int>(round_up(columns, kActivationGroup)), panel_of(n),
                  codes_.data() + kActivationGroup * at, scale_.data() + at, sum_.data() + at);
+    if (begin + columns < used_) return;
+    // A call of another number of rows may have left its codes where now the padding is.
+    for (int g = (used_ + kActivationGroup - 1) / kActivationGroup; g < cols_ / kActivationGroup;
+         ++g) {
+      const size_t padding = rows.at(i, g);
+      std::memset(codes_.data() + kActivationGroup * padding, 0, kActivationGroup);
+      sum_[padding] = 0;
+    }
   }
 
   QuantizedRows quantized(int n) const {
@@ -48,7 +56,7 @@ class Activations {
   size_t bytes() const { return x_.bytes() + codes_.bytes() + scale_.bytes() + sum_.bytes(); }
 
  private:
-  int cols_ = 0;
+  int used_ = 0, cols_ = 0;
   AlignedArray<float> x_;
   AlignedArray<int8_t> codes_;
   AlignedArray<float> scale_;
