@@ -296,6 +296,8 @@ void Session::feed_forward(const LayerWeights& weights, const Activations& input
         float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
         kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
         if (kernels_.reference == nullptr) {
+          // The last piece may be narrower than a group.
+          if (!keep) std::fill(out + gate.rows, out + kFeedForwardColumns, 0.0f);
           activated_.quantize(*kernels_.isa, i, rows, column, out, gate.rows);
         }
       }
