@@ -31,6 +31,8 @@ from qwen_edge.text.tokenizer import Tokenizer
 SEQUENCES = 4
 CONTEXT = 1024
 REFERENCE_PROMPT, REFERENCE_TOKENS = 64, 64
+# The fastest of so many counts: other programs only ever take speed away.
+TRIES = 9
 MIB = 1 << 20
 
 
@@ -45,7 +47,7 @@ class Minute:
     Attributes:
         requests: finished or broken off in it.
         resident: bytes, mapped weights included.
-        speed: tokens a second of the reference answer.
+        speed: tokens a second of the reference answer, the fastest of TRIES.
     """
 
     requests: int
@@ -208,9 +210,9 @@ def soak(model: PackedModel, minutes: float, seed: int, threads: int) -> tuple[l
                 requests.any()
                 count += 1
             requests.empty()
-            ids, speed = reference(engine)
-            same = same and ids == expected
-            figures.append(Minute(count, resident_bytes(), speed))
+            answers = [reference(engine) for _ in range(TRIES)]
+            same = same and all(ids == expected for ids, _ in answers)
+            figures.append(Minute(count, resident_bytes(), max(speed for _, speed in answers)))
             print(f"{len(figures):3}: {json.dumps(asdict(figures[-1]))}", flush=True)
     return figures, same
 
