@@ -33,6 +33,8 @@ def steps() -> dict[str, list[str]]:
     found["lookup"] = [*lookup, "--output", str(results / "lookup.json")]
     cache = [sys.executable, str(FOLDER / "prompt_cache.py"), "--model", model]
     found["prompt-cache"] = [*cache, "--output", str(results / "prompt_cache.json")]
+    error = [sys.executable, str(FOLDER / "kv_error.py"), "--model", model]
+    found["kv-error"] = [*error, "--output", str(results / "kv_error.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]
     found["report"] = [*python, "benchmarks.report"]

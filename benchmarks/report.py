@@ -163,34 +163,23 @@ def _milliseconds(figures: dict[str, float]) -> str:
 
 
 def kv_section(records: Records) -> list[str]:
-    """Errors of the KV types."""
-    return ["", "## Error of the KV types", "", *_plain_table(records.record("kv_error"))]
+    """Errors of the KV types against fp16."""
+    record = records.record("kv_error")
+    rows = []
+    for kind, error in record["demo"].items():
+        shape = f"{plain(100 * record['0.6b'][kind])} %"
+        rows.append((kind, plain(error["kl"]), f"{plain(100 * error['top_1'])} %", shape))
+    head = ("KV type", "KL divergence", "same most likely token", "0.6B shape, random weights")
+    note = (
+        "`python benchmarks/kv_error.py`: against an fp16 cache, on answers of the demo model, and "
+        "the relative L2 error of the logits of random weights, which hand errors on undiminished."
+    )
+    return ["", "## Error of the KV types", "", note, "", *table(head, rows)]
 
 
-def _plain_table(record: Any) -> list[str]:
-    """A list of flat objects as a table; anything else as nested lists."""
-    if isinstance(record, list) and record and all(isinstance(row, dict) for row in record):
-        head = list(record[0])
-        return table(head, [[_cell(row.get(name, "")) for name in head] for row in record])
-    if isinstance(record, dict):
-        lines: list[str] = []
-        for name, value in record.items():
-            if isinstance(value, list) and value and isinstance(value[0], dict):
-                lines += ["", f"{name}:", "", *_plain_table(value), ""]
-            else:
-                lines.append(f"- {name}: {_cell(value)}")
-        return lines
-    return [_cell(record)]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return plain(value, 4)
-    if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
-        return Spread(*(f(value) for f in (lambda v: sorted(v)[len(v) // 2], min, max))).text()
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
-    return str(value)
+def _flat_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Objects with the same keys."""
+    return table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
 
 
 def soak_section(records: Records) -> list[str]:
@@ -221,11 +210,11 @@ def arm_section(records: Records) -> list[str]:
         "",
         "Cycles for a weight:",
         "",
-        *_plain_table(record["cores"]),
+        *_flat_table(record["cores"]),
         "",
         "Four phones:",
         "",
-        *_plain_table(record["phones"]),
+        *_flat_table(record["phones"]),
     ]
 
 

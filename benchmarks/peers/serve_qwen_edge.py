@@ -32,9 +32,7 @@ class Handlers:
         """Opens the model; returns seconds and what is in use."""
         start = time.perf_counter()
         self.model = open_model(Path(model))
-        config = EngineConfig(
-            context=context, kv_type=kv, threads=threads, sequences=sequences, prefill_rows=128
-        )
+        config = EngineConfig(context=context, kv_type=kv, threads=threads, sequences=sequences)
         self.engine = NativeEngine(self.model, config)
         matrices = [t for t in self.model.tensors.values() if t.type in ("q4", "q8")]
         return {
