@@ -1,7 +1,7 @@
 """Measures everything anew and makes RESULTS.md: ``python -m benchmarks.all``.
 
 Needs what benchmarks/peers/setup.sh and ``python -m benchmarks.peers.models`` make. Each step is a
-command of its own and takes less than four minutes, but for the soak; after a failure or an
+command of its own; most take less than four minutes, the soak half an hour. After a failure or an
 interruption ``--from STEP`` goes on. ``--under COMMAND`` starts the steps with another command, one
 that waits until the machine is idle, say.
 """
