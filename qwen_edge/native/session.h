@@ -93,7 +93,6 @@ class Session {
   void linear(const Matrix& weights, const Activations& input, int rows, int tile_begin,
               int tile_end, float* out, size_t out_stride) const;
   WorkCounter& counter(int thread);
-  int tile_chunk(int tiles) const;
   int row_chunk(int rows) const;
 
   const Model& model_;

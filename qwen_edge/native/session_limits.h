@@ -13,6 +13,8 @@ constexpr int kSplitPositions = 1024;
 constexpr int kTasksPerThread = 16;
 // Gate and up are computed 32 columns at a time: one activation group of the next projection.
 constexpr int kFeedForwardColumns = 32;
+// Tiles are shared out in twos, because kernels multiply two at a time.
+constexpr int kTileStep = 2;
 // Shared counters used by a layer, and by the embedding and the head.
 constexpr int kPhasesPerLayer = 9;
 constexpr int kPhasesPerCall = 3;

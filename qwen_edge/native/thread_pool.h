@@ -81,8 +81,24 @@ class WorkCounter {
     *end = first + chunk < total ? first + chunk : total;
     return true;
   }
+  // Takes a share of what is left, in multiples of `step` items: long runs first, which read memory
+  // in one stream, and ever shorter ones, so that the threads come to the end together. The share
+  // is small enough for a slow core not to be the last with its first one.
+  bool take_share(int total, int step, int threads, int* begin, int* end) {
+    int first = next_.load(std::memory_order_relaxed), size;
+    do {
+      if (first >= total) return false;
+      const int left = total - first;
+      size = threads == 1 ? left : left / (kShares * threads) / step * step;
+      if (size < step) size = left < step ? left : step;
+    } while (!next_.compare_exchange_weak(first, first + size, std::memory_order_relaxed));
+    *begin = first;
+    *end = first + size;
+    return true;
+  }
 
  private:
+  static constexpr int kShares = 4;
   // A line of its own: the counters of neighbouring phases are used by different threads.
   alignas(64) std::atomic<int> next_{0};
 };

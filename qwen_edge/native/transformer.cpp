@@ -10,8 +10,6 @@ namespace qe {
 
 WorkCounter& Session::counter(int thread) { return counters_[threads_[thread].phase++]; }
 
-int Session::tile_chunk(int tiles) const { return std::clamp(tiles / (active_ * 8), 1, 8); }
-
 // Neighbouring rows share cache lines: as many of them as possible go to one thread.
 int Session::row_chunk(int rows) const { return std::clamp(rows / (active_ * 2), 1, 16); }
 
@@ -87,7 +85,7 @@ void Session::project_qkv(const LayerWeights& weights, const Activations& input,
   const int rows = static_cast<int>(rows_.size());
   int begin, end;
   WorkCounter& work = counter(thread);
-  while (work.take(total, tile_chunk(total), &begin, &end)) {
+  while (work.take_share(total, kTileStep, active_, &begin, &end)) {
     int first = 0;
     for (const auto& part : parts) {
       const int from = std::max(begin - first, 0);
@@ -257,7 +255,7 @@ void Session::project_add(const Matrix& weights, const Activations& input, int t
   const size_t stride = hidden_.cols();
   int begin, end;
   WorkCounter& work = counter(thread);
-  while (work.take(tiles, tile_chunk(tiles), &begin, &end)) {
+  while (work.take_share(tiles, kTileStep, active_, &begin, &end)) {
     linear(weights, input, rows, begin, end, projected_.data(), stride);
     const int column = begin * kTileRows;
     const int columns = std::min(end * kTileRows, weights.rows) - column;
@@ -282,7 +280,7 @@ void Session::feed_forward(const LayerWeights& weights, const Activations& input
   const bool keep = kernels_.reference != nullptr || weights.down.group == 0;
   int begin, end;
   WorkCounter& work = counter(thread);
-  while (work.take(pieces, tile_chunk(pieces), &begin, &end)) {
+  while (work.take_share(pieces, 1, active_, &begin, &end)) {
     for (int piece = begin; piece < end; ++piece) {
       const int count = std::min(tiles - piece * kTiles, kTiles);
       const int column = piece * kFeedForwardColumns;
@@ -310,7 +308,7 @@ void Session::compute_logits(int thread) {
   const int tiles = model_.head.tiles(), rows = static_cast<int>(logit_rows_.size());
   int begin, end;
   WorkCounter& work = counter(thread);
-  while (work.take(tiles, tile_chunk(tiles), &begin, &end)) {
+  while (work.take_share(tiles, kTileStep, active_, &begin, &end)) {
     linear(model_.head, input, rows, begin, end, logits_.data(), logits_stride_);
   }
 }

@@ -97,8 +97,13 @@ QE_INLINE void multiply_tiles(const Matrix& w, const Codes& codes, const Quantiz
   }
   for (int g = 0; g < groups; ++g, block += bytes) {
     __m512 scale[kTiles], minimum[kTiles];
+    // A single tile is read in one stream, the next tile after it. Of several at once, what comes
+    // behind a tile's end is the same tile of the next several.
+    const bool beyond = g * bytes + kAhead >= tile_bytes;
+    const size_t ahead =
+        kTiles == 1 ? 2 * kAhead : kAhead + (beyond ? (kTiles - 1) * tile_bytes : 0);
     for (int t = 0; t < kTiles; ++t) {
-      prefetch_ahead(block + t * tile_bytes, bytes);
+      prefetch_ahead(block + t * tile_bytes, bytes, ahead);
       const uint8_t* scales =
           block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * parts;
       scale[t] = load_half16(scales);

@@ -32,10 +32,10 @@ namespace {
 constexpr size_t kPassBytes = 128 * 1024;
 
 // Asks for what lies a few thousand bytes behind a block that is about to be read.
-QE_INLINE void prefetch_ahead(const uint8_t* block, size_t bytes) {
-  constexpr size_t kAhead = 4096;
+constexpr size_t kAhead = 4096;
+QE_INLINE void prefetch_ahead(const uint8_t* block, size_t bytes, size_t ahead = kAhead) {
   for (size_t at = 0; at < bytes; at += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(block + kAhead + at), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(block + ahead + at), _MM_HINT_T0);
   }
 }
 
