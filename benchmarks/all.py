@@ -29,11 +29,11 @@ def steps() -> dict[str, list[str]]:
     found = {name: [*python, "benchmarks.peers.run", name] for name in NAMES}
     place = default_place()
     model, tokenizer = str(place.qedge), str(place.models / "hf" / "tokenizer.json")
-    lookup = [sys.executable, str(FOLDER / "lookup.py"), model, "--tokenizer", tokenizer]
+    lookup = [*python, "benchmarks.lookup", model, "--tokenizer", tokenizer]
     found["lookup"] = [*lookup, "--output", str(results / "lookup.json")]
-    cache = [sys.executable, str(FOLDER / "prompt_cache.py"), "--model", model]
+    cache = [*python, "benchmarks.prompt_cache", "--model", model]
     found["prompt-cache"] = [*cache, "--output", str(results / "prompt_cache.json")]
-    error = [sys.executable, str(FOLDER / "kv_error.py"), "--model", model]
+    error = [*python, "benchmarks.kv_error", "--model", model]
     found["kv-error"] = [*error, "--output", str(results / "kv_error.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]

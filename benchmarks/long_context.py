@@ -1,6 +1,6 @@
 """Decode speed deep in a context, for each type of the KV cache, beside the read bandwidth.
 
-    python benchmarks/long_context.py MODEL.qedge [--depths 0,2048,8192,32768] [--kv int8,int4]
+    python -m benchmarks.long_context MODEL.qedge [--depths 0,2048,8192,32768] [--kv int8,int4]
                                       [--threads 2] [--repeats 5] [--output FILE.json]
 
 Fills the context by prefill, then at each depth takes turns between the bandwidth and a few decode
@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from speed import BUFFER_BYTES, read_bandwidth
 
+from benchmarks.speed import BUFFER_BYTES, read_bandwidth
 from qwen_edge.engine.interface import EngineConfig, Row
 from qwen_edge.engine.memory_estimate import kv_bytes_per_token
 from qwen_edge.engine.native import NativeEngine, isa_name

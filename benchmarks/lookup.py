@@ -1,6 +1,6 @@
 """Decode speed with drafts (`--lookup auto`) against without, on answers that copy and on others.
 
-    python benchmarks/lookup.py MODEL.qedge --tokenizer tokenizer.json [--threads 2] [--repeats 5]
+    python -m benchmarks.lookup MODEL.qedge --tokenizer tokenizer.json [--threads 2] [--repeats 5]
                                 [--tokens 128] [--output FILE.json]
 
 A model of random weights says nothing worth copying, so a real answer is replayed: every call,
@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from speed import BUFFER_BYTES, read_bandwidth
 from tokenizers import Tokenizer as HubTokenizer
 
+from benchmarks.speed import BUFFER_BYTES, read_bandwidth
 from qwen_edge.engine.generate import Generation, Step
 from qwen_edge.engine.interface import EngineConfig, Logits, SamplingParams
 from qwen_edge.engine.native import NativeEngine, isa_name

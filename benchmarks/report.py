@@ -141,7 +141,7 @@ def lookup_section(records: Records) -> list[str]:
         rows.append((task["task"], kind, str(task["tokens"]), accepted, *speeds))
     head = ("task", "", "tokens", "drafts accepted", "off, tokens/s", "auto, tokens/s", "ratio")
     note = (
-        "`python benchmarks/lookup.py MODEL --tokenizer TOKENIZER`: decode with drafts and without."
+        "`python -m benchmarks.lookup MODEL --tokenizer TOKENIZER`: decode with drafts and without."
     )
     return ["", "## Drafts (`--lookup`)", "", note, "", *table(head, rows)]
 

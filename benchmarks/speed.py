@@ -1,6 +1,6 @@
 """Prefill and decode speed of a model, beside the machine's read bandwidth in the same run.
 
-    python benchmarks/speed.py MODEL.qedge [--threads 2] [--repeats 5] [--output FILE.json]
+    python -m benchmarks.speed MODEL.qedge [--threads 2] [--repeats 5] [--output FILE.json]
 
 A repeat measures the bandwidth, a prefill of 512 tokens and 32 decode steps, so that a drifting
 machine shows it in all three. Prints medians and ranges; decoding reads every weight once a

@@ -28,4 +28,5 @@ def read_bandwidth(nbytes: int, threads: int, passes: int = PASSES) -> float:
         )
     )
     median: float = sorted(seconds)[len(seconds) // 2]
+    # Threads take whole pieces of 1 MiB; what is left over is not read.
     return (nbytes >> 20 << 20) / median
