@@ -139,6 +139,16 @@ void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries&
   }
 }
 
+// One query's 16 weights times the scales of the values they weigh.
+QE_INLINE void scale_weights(const float* p, const uint8_t* scales, __m256 (&weight)[2]) {
+  for (int h = 0; h < 2; ++h) {
+    const __m256 probability = _mm256_loadu_ps(p + 8 * h);
+    // An empty slot's p of 0 has to win over whatever its scale is.
+    weight[h] = _mm256_and_ps(_mm256_mul_ps(probability, load_half8(scales + 16 * h)),
+                              _mm256_cmp_ps(probability, _mm256_setzero_ps(), _CMP_GT_OQ));
+  }
+}
+
 // One query's 16 weights in 0..127, four to a register, and the size of one step.
 struct Weights16 {
   __m256i codes[4];
@@ -147,18 +157,13 @@ struct Weights16 {
 
 // Returns false if all weights, and with them the codes and the step, are 0.
 QE_INLINE bool quantize_weights(const float* p, const uint8_t* scales, Weights16* out) {
-  const __m256 zero = _mm256_setzero_ps();
   __m256 weight[2];
-  for (int h = 0; h < 2; ++h) {
-    const __m256 probability = _mm256_loadu_ps(p + 8 * h);
-    // An empty slot's p of 0 has to win over whatever its scale is.
-    weight[h] = _mm256_and_ps(_mm256_mul_ps(probability, load_half8(scales + 16 * h)),
-                              _mm256_cmp_ps(probability, zero, _CMP_GT_OQ));
-  }
+  scale_weights(p, scales, weight);
   const float largest = horizontal_max(_mm256_max_ps(weight[0], weight[1]));
   const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-  const __m256i bytes = round_to_int8(_mm256_mul_ps(weight[0], inverse),
-                                      _mm256_mul_ps(weight[1], inverse), zero, zero);
+  const __m256i bytes =
+      round_to_int8(_mm256_mul_ps(weight[0], inverse), _mm256_mul_ps(weight[1], inverse),
+                    _mm256_setzero_ps(), _mm256_setzero_ps());
   out->step = _mm256_set1_ps(largest / 127.0f);
   const __m256i both = _mm256_permute4x64_epi64(bytes, 0x44);
   out->codes[0] = _mm256_shuffle_epi32(both, 0x00);
@@ -230,18 +235,13 @@ struct SignedWeights16 {
 
 // Returns false if all weights, and with them the codes and the step, are 0.
 QE_INLINE bool quantize_signed(const float* p, const uint8_t* scales, SignedWeights16* out) {
-  const __m256 zero = _mm256_setzero_ps();
   __m256 weight[2];
-  for (int h = 0; h < 2; ++h) {
-    const __m256 probability = _mm256_loadu_ps(p + 8 * h);
-    // An empty slot's p of 0 has to win over whatever its scale is.
-    weight[h] = _mm256_and_ps(_mm256_mul_ps(probability, load_half8(scales + 16 * h)),
-                              _mm256_cmp_ps(probability, zero, _CMP_GT_OQ));
-  }
+  scale_weights(p, scales, weight);
   const float largest = horizontal_max(_mm256_max_ps(magnitude(weight[0]), magnitude(weight[1])));
   const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-  const __m256i bytes = round_to_int8(_mm256_mul_ps(weight[0], inverse),
-                                      _mm256_mul_ps(weight[1], inverse), zero, zero);
+  const __m256i bytes =
+      round_to_int8(_mm256_mul_ps(weight[0], inverse), _mm256_mul_ps(weight[1], inverse),
+                    _mm256_setzero_ps(), _mm256_setzero_ps());
   out->step = _mm256_set1_ps(largest / 127.0f);
   const __m256i both = _mm256_permute4x64_epi64(bytes, 0x44);
   out->codes[0] = _mm256_shuffle_epi32(both, 0x00);
