@@ -12,7 +12,7 @@ from qwen_edge.cli.terminal import note, out, warn
 from qwen_edge.errors import ModelNotFoundError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.host.storage import storage_of
-from qwen_edge.model.convert import convert
+from qwen_edge.model.convert import convert, stored_bits
 from qwen_edge.session.models import SUFFIX, store_path
 
 app = typer.Typer(
@@ -41,8 +41,13 @@ def convert_command(
         ),
     ] = None,
     bits: Annotated[
-        int, typer.Option("--bits", metavar="N", help="Bits of a weight: 4, 8 or 16.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            "--bits",
+            metavar="N",
+            help="Bits of a weight: 4, 8 or 16; by default the source's own, 4 for floats.",
+        ),
+    ] = None,
     group: Annotated[
         int,
         typer.Option("--group", metavar="N", help="Columns that share a scale: 32, 64 or 128."),
@@ -68,7 +73,7 @@ def convert_command(
     if threads < 0:
         raise UsageError("threads is {value}; it cannot be less than 0.", value=threads)
     title = name or directory.resolve().name
-    target = output or store_path(f"{title}-int{bits}" if bits < 16 else title)
+    target = output or _default_output(directory, title, bits)
     if target.suffix != SUFFIX:
         warn("{path} does not end in {suffix}: it is found by its path only.",
              path=target, suffix=SUFFIX)  # fmt: skip
@@ -86,6 +91,13 @@ def convert_command(
             name=title,
         )
     out(str(made.path))
+    if made.kept:
+        note(
+            "{kept} of {matrices} matrices are taken over code for code; only their scales are "
+            "rounded to fp16.",
+            kept=made.kept,
+            matrices=made.matrices,
+        )
     note(
         "{size}; the weights are off by {error:.2%} in all, by {worst:.2%} in {name}.",
         size=format_size(made.size),
@@ -93,3 +105,8 @@ def convert_command(
         worst=made.worst_error.relative,
         name=made.worst_name,
     )
+
+
+def _default_output(directory: Path, title: str, bits: int | None) -> Path:
+    stored = stored_bits(directory, bits)
+    return store_path(f"{title}-int{stored}" if stored < 16 else title)

@@ -106,7 +106,9 @@ HELP = {
     "The file to make; by default one among the models of this device.": (
         "要生成的文件；默认放入本设备的模型库。"
     ),
-    "Bits of a weight: 4, 8 or 16.": "每个权重的位数：4、8 或 16。",
+    "Bits of a weight: 4, 8 or 16; by default the source's own, 4 for floats.": (
+        "每个权重的位数：4、8 或 16；默认沿用来源的位数，浮点权重为 4。"
+    ),
     "Columns that share a scale: 32, 64 or 128.": "共用一个缩放系数的列数：32、64 或 128。",
     "What the model is called.": "模型的名称。",
     "Threads; 0 means all cores.": "线程数；0 表示全部核心。",

@@ -212,6 +212,11 @@ _ERRORS = {
     "Download the whole checkpoint; vocab.json and merges.txt alone are not read.": (
         "请下载完整的检查点；只有 vocab.json 和 merges.txt 是不够的。"
     ),
+    "The checkpoint {path} is quantized by the unsupported method {method}.": (
+        "检查点 {path} 使用不受支持的量化方法 {method}。"
+    ),
+    "{kept} of {matrices} matrices are taken over code for code; only their scales are rounded to "
+    "fp16.": "{matrices} 个矩阵中有 {kept} 个按原编码保留，仅缩放系数舍入为 fp16。",
     "The checkpoint {path} uses {feature}, which is not supported.": (
         "检查点 {path} 用到了不受支持的 {feature}。"
     ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
@@ -14,7 +14,6 @@ from qwen_edge.model.config import (
     ARCHITECTURE,
     EMBEDDING,
     HEAD,
-    GenerationDefaults,
     ModelConfig,
     config_from,
     generation_from,
@@ -22,32 +21,32 @@ from qwen_edge.model.config import (
 )
 from qwen_edge.model.container import ContainerError, parse_json, show
 from qwen_edge.model.file_map import MappedFile
-from qwen_edge.model.safetensors_reader import SafetensorsReader, SourceTensor
+from qwen_edge.model.safetensors_reader import (
+    FLOAT_TYPES,
+    FloatTensor,
+    SafetensorsReader,
+    StoredTensor,
+)
+from qwen_edge.model.source import QuantizedTensor, Source, SourceTensor, UnusableError
+from qwen_edge.quant.layout import WeightFormat
 
-SOURCE_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 CLASS_NAME = "Qwen3ForCausalLM"
 _TEXT_LIMIT = 256 << 20
+# By quant_method in config.json: the module that reads the format. Its function quantized_tensors
+# takes the settings, the shapes of the model's tensors and the stored tensors, and returns the
+# matrices that it recognizes.
+QUANTIZED: Mapping[str, str] = {}
+QuantizedTensors = Mapping[str, QuantizedTensor]
+# Matrices that a quantized checkpoint left as floats were worth more bits to its makers.
+_REST = WeightFormat("q8", 32, False, ())
 # Qwen's own defaults, for checkpoints without generation_config.json.
 _DEFAULT_GENERATION = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """An open checkpoint; use it as a context manager.
+class Checkpoint(Source):
+    """An open checkpoint folder; see ``Source``."""
 
-    Attributes:
-        path: the folder.
-        config: the model's numbers.
-        generation: how its makers sample it.
-        chat_template: Jinja source.
-        tensors: the source tensor of every one that the model needs, shapes checked.
-    """
-
-    path: Path
-    config: ModelConfig
-    generation: GenerationDefaults
-    chat_template: str
-    tensors: Mapping[str, SourceTensor]
     reader: SafetensorsReader
 
     def tokenizer_json(self) -> bytes:
@@ -68,17 +67,6 @@ class Checkpoint:
     def close(self) -> None:
         """Unmaps the weights."""
         self.reader.close()
-
-    def __enter__(self) -> Checkpoint:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
@@ -113,7 +101,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     template = _chat_template(directory)
     reader = SafetensorsReader(directory)
     try:
-        tensors = _select(directory, config, reader.tensors)
+        tensors = _tensors(directory, config, table, reader.tensors)
         return Checkpoint(directory, config, generation, template, tensors, reader)
     except BaseException:
         reader.close()
@@ -175,7 +163,6 @@ def _check_kind(directory: Path, table: Mapping[str, Any]) -> None:
         "sliding-window attention": bool(table.get("use_sliding_window"))
         or any(kind != "full_attention" for kind in layer_types),
         "an activation other than SiLU": table.get("hidden_act", "silu") != "silu",
-        "quantized weights": bool(table.get("quantization_config")),
     }
     for feature, used in unsupported.items():
         if used:
@@ -253,30 +240,71 @@ def _chat_template(directory: Path) -> str:
     return template if isinstance(template, str) else CHATML
 
 
-def _select(
-    directory: Path, config: ModelConfig, found: Mapping[str, SourceTensor]
+def _tensors(
+    directory: Path,
+    config: ModelConfig,
+    table: Mapping[str, Any],
+    stored: Mapping[str, StoredTensor],
 ) -> dict[str, SourceTensor]:
-    def refuse(problem: str) -> DamagedModelError:
-        return DamagedModelError(
+    """Every tensor of the model, quantized ones by the reader of their format."""
+    settings = table.get("quantization_config") or {}
+    try:
+        if not settings:
+            return _select(config, {}, stored, None)
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        if not isinstance(method, str) or method not in QUANTIZED:
+            raise DamagedModelError(
+                "The checkpoint {path} is quantized by the unsupported method {method}.",
+                "Use the model's original checkpoint.",
+                path=directory,
+                method=show(method),
+            )
+        module = import_module(QUANTIZED[method])
+        found = module.quantized_tensors(settings, tensor_shapes(config), stored)
+        return _select(config, found, stored, _REST)
+    except UnusableError as error:
+        raise DamagedModelError(
             "The checkpoint {path} cannot be used: {problem}.",
             "Download the checkpoint again.",
             path=directory,
-            problem=problem,
-        )
+            problem=error,
+        ) from None
 
+
+def _select(
+    config: ModelConfig,
+    quantized: QuantizedTensors,
+    stored: Mapping[str, StoredTensor],
+    nearest: WeightFormat | None,
+) -> dict[str, SourceTensor]:
     shapes = tensor_shapes(config)
-    for name in found:
+    used = {part for tensor in quantized.values() for part in tensor.parts}
+    for name in stored:
         # A bias or an adapter that is left out would make another model.
-        if name not in shapes and name != HEAD and not name.endswith("rotary_emb.inv_freq"):
-            raise refuse(f"its tensor {show(name)} does not belong to a dense Qwen3 model")
+        known = name in shapes or name in used or name == HEAD
+        if not known and not name.endswith("rotary_emb.inv_freq"):
+            raise UnusableError(f"its tensor {show(name)} does not belong to a dense Qwen3 model")
+    tensors: dict[str, SourceTensor] = {}
     for name, shape in shapes.items():
-        tensor = found.get(name)
+        tensor: SourceTensor | None = quantized.get(name)
         if tensor is None:
-            raise refuse(f"it has no tensor {name}")
+            tensor = _floats(name, stored, nearest if len(shape) > 1 else None)
         if tensor.shape != shape:
-            raise refuse(f"its tensor {name} is {tensor.shape}, its config.json says {shape}")
-        if tensor.dtype not in SOURCE_TYPES:
-            raise refuse(f"its tensor {name} is {tensor.dtype}, not F32, F16 or BF16")
-    if config.tied and HEAD in found and found[HEAD].shape != shapes[EMBEDDING]:
-        raise refuse(f"its tied tensor {HEAD} has another shape than the embedding")
-    return {name: found[name] for name in shapes}
+            raise UnusableError(
+                f"its tensor {name} is {tensor.shape}, its config.json says {shape}"
+            )
+        tensors[name] = tensor
+    if config.tied and HEAD in stored and stored[HEAD].shape != shapes[EMBEDDING]:
+        raise UnusableError(f"its tied tensor {HEAD} has another shape than the embedding")
+    return tensors
+
+
+def _floats(
+    name: str, stored: Mapping[str, StoredTensor], nearest: WeightFormat | None
+) -> SourceTensor:
+    tensor = stored.get(name)
+    if tensor is None:
+        raise UnusableError(f"it has no tensor {name}")
+    if tensor.dtype not in FLOAT_TYPES:
+        raise UnusableError(f"its tensor {name} is {tensor.dtype}, not F32, F16 or BF16")
+    return FloatTensor(tensor, nearest)

@@ -1,4 +1,4 @@
-"""Checkpoint folder to ``.qedge``, tensor by tensor and slice by slice: little memory, no torch."""
+"""Any source to ``.qedge``, tensor by tensor and slice by slice: little memory, no torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from qwen_edge.errors import DamagedModelError, UsageError
-from qwen_edge.model.checkpoint import SOURCE_TYPES, Checkpoint, open_checkpoint
-from qwen_edge.model.config import tensor_shapes
+from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.packed_writer import Description, PackedWriter
-from qwen_edge.model.safetensors_reader import SourceTensor
+from qwen_edge.model.source import Source, SourceTensor
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.layout import TILE_ROWS, Layout, WeightFormat, weight_format
+from qwen_edge.quant.packing import measure_error, pack_codes
 from qwen_edge.quant.round_to_nearest import METHOD, quantize
 
 Progress = Callable[[int, int, str], None]
@@ -23,6 +23,7 @@ Progress = Callable[[int, int, str], None]
 
 # Source bytes in memory at a time: enough work for all threads, little against the model.
 _SLICE_BYTES = 8 << 20
+DEFAULT_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Conversion:
         error: of all matrices together.
         worst_name: the matrix with the largest relative error.
         worst_error: its error.
+        kept: matrices whose codes were taken over as they are; what they are off by comes from
+            scales rounded to fp16.
+        matrices: of the model.
     """
 
     path: Path
@@ -42,13 +46,15 @@ class Conversion:
     error: QuantizationError
     worst_name: str
     worst_error: QuantizationError
+    kept: int
+    matrices: int
 
 
 def convert(
-    directory: Path,
+    path: Path,
     output: Path,
     *,
-    bits: int = 4,
+    bits: int | None = None,
     group: int = 32,
     overrides: Sequence[tuple[str, WeightFormat]] = (),
     threads: int = 0,
@@ -56,75 +62,81 @@ def convert(
     name: str | None = None,
     tokenizer: bytes | None = None,
 ) -> Conversion:
-    """Converts a Hugging Face checkpoint of a dense Qwen3 model.
+    """Converts a dense Qwen3 model.
 
     Args:
-        directory: with config.json, tokenizer.json and safetensors weights.
+        path: a Hugging Face folder with config.json, tokenizer.json and safetensors weights.
         output: the file to make; replaced only when the new one is complete.
-        bits: of the weight matrices: 4, 8, or 16 for bf16.
+        bits: of the weight matrices: 4, 8, or 16 for bf16. None takes quantized matrices over as
+            they are, or in the nearest format, and floats to 4 bits. A matrix that is held in no
+            more bits than asked for is always taken over as it is.
         group: columns that share a scale: 32, 64 or 128.
         overrides: pairs of a pattern for tensor names (``*`` and ``?``) and the format for the
             matrices that match it; the first match counts.
         threads: 0 for all cores.
         progress: called before each slice, and at the end with an empty name.
-        name: what the model is called, by default the folder's name.
-        tokenizer: a packed tokenizer to use in place of the checkpoint's.
+        name: what the model is called, by default the source's name.
+        tokenizer: a packed tokenizer to use in place of the source's.
 
     Raises:
         UsageError: ``bits`` or ``group`` is not offered.
-        ModelNotFoundError: there is no checkpoint.
-        DamagedModelError: the checkpoint is malformed or unsupported.
+        ModelNotFoundError: there is no such source.
+        DamagedModelError: the source is malformed or unsupported.
         QwenEdgeError: the output cannot be written.
     """
-    try:
-        default = weight_format(bits, group)
-        default.layout(1, 1)
-    except ValueError as error:
-        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
-    with open_checkpoint(directory) as checkpoint:
-        blob = _pack_tokenizer(checkpoint) if tokenizer is None else tokenizer
-        layouts = {
-            tensor: _layout(tensor, shape, default, overrides)
-            for tensor, shape in tensor_shapes(checkpoint.config).items()
-        }
-        source = _source(directory)
+    with open_source(path) as source:
+        layouts = _layouts(source, bits, group, overrides)
+        blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
+        origin = _origin(path)
         description = Description(
-            name=_printable(name or source.rpartition("/")[2]),
-            config=checkpoint.config,
-            generation=checkpoint.generation,
-            chat_template=checkpoint.chat_template,
-            source=source,
+            name=_printable(name or origin.rpartition("/")[2]),
+            config=source.config,
+            generation=source.generation,
+            chat_template=source.chat_template,
+            source=origin,
         )
         tensors = {**layouts, TOKENIZER: Layout("u8", 1, len(blob))}
         with PackedWriter(output, description, tensors) as writer:
             writer.write(TOKENIZER, blob)
-            errors = _write_weights(checkpoint, layouts, writer, threads, progress)
-            result = _summary(output, writer.size, errors)
-            writer.finish(_notes(default, bits, result))
+            errors = _write_weights(source, layouts, writer, threads, progress)
+            kept = sum(_is_held(source.tensors[name], layouts[name]) for name in errors)
+            result = _summary(output, writer.size, errors, kept)
+            writer.finish(_notes(layouts, result))
     return result
 
 
-def _pack_tokenizer(checkpoint: Checkpoint) -> bytes:
+def stored_bits(path: Path, bits: int | None = None) -> int:
+    """Bits that most weights of a source will have; takes and raises what ``convert`` does."""
+    with open_source(path) as source:
+        return _main_format(_layouts(source, bits, 32, ()))[0]
+
+
+def open_source(path: Path) -> Source:
+    """Opens whatever can be converted; raises as ``convert`` does."""
+    return open_checkpoint(path)
+
+
+def _pack_tokenizer(source: Source) -> bytes:
     # Slow to import, and only conversions need it.
     from qwen_edge.text.pack_tokenizer import pack_tokenizer
     from qwen_edge.text.tokenizer import Tokenizer
 
-    blob = pack_tokenizer(checkpoint.tokenizer_json())
+    blob = pack_tokenizer(source.tokenizer_json())
     buffer = ctypes.create_string_buffer(blob, len(blob))
     size = Tokenizer.from_blob(ctypes.addressof(buffer), len(blob), buffer).vocab_size
-    if size > checkpoint.config.vocab_size:
+    if size > source.config.vocab_size:
         raise DamagedModelError(
             "The checkpoint {path} cannot be used: its tokenizer has {tokens} tokens and its "
             "embedding {rows} rows.",
             "Download the checkpoint again.",
-            path=checkpoint.path,
+            path=source.path,
             tokens=size,
-            rows=checkpoint.config.vocab_size,
+            rows=source.config.vocab_size,
         )
     return blob
 
 
-def _source(directory: Path) -> str:
+def _origin(directory: Path) -> str:
     """The folder's name, or the repository's if it lies in the cache of huggingface_hub."""
     path = directory.resolve()
     repository = path.parent.parent.name
@@ -137,64 +149,98 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable())[:200]
 
 
+def _layouts(
+    source: Source, bits: int | None, group: int, overrides: Sequence[tuple[str, WeightFormat]]
+) -> dict[str, Layout]:
+    try:
+        default = weight_format(DEFAULT_BITS if bits is None else bits, group)
+        default.layout(1, 1)
+    except ValueError as error:
+        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
+    return {
+        name: _layout(tensor, default, bits is not None, overrides)
+        for name, tensor in source.tensors.items()
+    }
+
+
+def _main_format(layouts: Mapping[str, Layout]) -> tuple[int, int]:
+    """Bits and group of the format that most weights have."""
+    weights: dict[tuple[int, int], int] = {}
+    for layout in layouts.values():
+        if layout.rows > 1:
+            key = (layout.bits, layout.group)
+            weights[key] = weights.get(key, 0) + layout.rows * layout.cols
+    return max(weights, key=lambda key: weights[key])
+
+
 def _layout(
-    name: str,
-    shape: tuple[int, ...],
+    tensor: SourceTensor,
     default: WeightFormat,
+    explicit: bool,
     overrides: Sequence[tuple[str, WeightFormat]],
 ) -> Layout:
-    if len(shape) == 1:
+    if len(tensor.shape) == 1:
         # Norms: a few bytes that every kernel reads as they are.
-        return Layout("f32", 1, shape[0])
-    chosen = next((form for pattern, form in overrides if fnmatchcase(name, pattern)), default)
-    return chosen.layout(shape[0], shape[1])
+        return Layout("f32", 1, tensor.cols)
+    chosen = next((form for pattern, form in overrides if fnmatchcase(tensor.name, pattern)), None)
+    if chosen is None:
+        chosen = default
+        if not explicit:
+            chosen = tensor.nearest or default
+        elif tensor.held is not None and tensor.held.bits <= default.bits:
+            chosen = tensor.held
+    return chosen.layout(tensor.rows, tensor.cols)
+
+
+def _is_held(tensor: SourceTensor, layout: Layout) -> bool:
+    return tensor.held is not None and tensor.held.layout(layout.rows, layout.cols) == layout
 
 
 def _write_weights(
-    checkpoint: Checkpoint,
+    source: Source,
     layouts: Mapping[str, Layout],
     writer: PackedWriter,
     threads: int,
     progress: Progress | None,
 ) -> dict[str, QuantizationError]:
-    """Quantizes and writes every tensor; returns the errors of those that are not vectors."""
-    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    done = 0
+    """Converts and writes every tensor; returns the errors of those that are not vectors."""
+    total = sum(tensor.nbytes for tensor in source.tensors.values())
+    done = 0.0
     errors: dict[str, QuantizationError] = {}
     for name, layout in layouts.items():
-        tensor = checkpoint.tensors[name]
-        row_bytes = tensor.nbytes // layout.rows
-        step = max(_SLICE_BYTES // row_bytes // TILE_ROWS, 1) * TILE_ROWS
+        tensor = source.tensors[name]
+        step = max(_SLICE_BYTES // tensor.row_bytes // TILE_ROWS, 1) * TILE_ROWS
         error = QuantizationError()
         for begin in range(0, layout.rows, step):
             if progress:
-                progress(done, total, name)
+                progress(int(done), total, name)
             part = layout.with_rows(min(step, layout.rows - begin))
-            packed, slice_error = _quantize_slice(checkpoint.path, tensor, begin, part, threads)
+            packed, slice_error = _convert_slice(source.path, tensor, begin, part, threads)
             error += slice_error
             writer.write(name, packed)
-            tensor.release(begin * row_bytes, (begin + part.rows) * row_bytes)
-            done += part.rows * row_bytes
+            tensor.release(begin, part.rows)
+            done += part.rows * (tensor.nbytes / layout.rows)
         if len(tensor.shape) > 1:
             errors[name] = error
     if progress:
-        progress(done, total, "")
+        progress(total, total, "")
     return errors
 
 
-def _quantize_slice(
+def _convert_slice(
     path: Path, tensor: SourceTensor, begin: int, part: Layout, threads: int
 ) -> tuple[bytearray, QuantizationError]:
     packed = bytearray(part.nbytes)
-    address = tensor.address + begin * (tensor.nbytes // tensor.shape[0] if begin else 0)
+    target = (ctypes.c_ubyte * part.nbytes).from_buffer(packed)
     try:
-        error = quantize(
-            part,
-            address,
-            SOURCE_TYPES[tensor.dtype],
-            (ctypes.c_ubyte * part.nbytes).from_buffer(packed),
-            threads=threads,
-        )
+        if _is_held(tensor, part):
+            rows = tensor.codes(begin, part.rows)
+            pack_codes(part, rows.codes, rows.scales, rows.minimums, target)
+            floats = tensor.floats(begin, part.rows)
+            error = measure_error(part, target, floats.data, floats.type, threads)
+        else:
+            floats = tensor.floats(begin, part.rows)
+            error = quantize(part, floats.data, floats.type, target, threads=threads)
     except DamagedModelError as problem:
         raise DamagedModelError(
             "The checkpoint {path} cannot be used: in the tensor {name}, rows {begin} and on, "
@@ -208,17 +254,23 @@ def _quantize_slice(
     return packed, error
 
 
-def _summary(output: Path, size: int, errors: Mapping[str, QuantizationError]) -> Conversion:
+def _summary(
+    output: Path, size: int, errors: Mapping[str, QuantizationError], kept: int
+) -> Conversion:
     worst = max(errors, key=lambda name: errors[name].relative)
     total = sum(errors.values(), QuantizationError())
-    return Conversion(output, size, total, worst, errors[worst])
+    return Conversion(output, size, total, worst, errors[worst], kept, len(errors))
 
 
-def _notes(form: WeightFormat, bits: int, result: Conversion) -> dict[str, object]:
+def _notes(layouts: Mapping[str, Layout], result: Conversion) -> dict[str, object]:
+    bits, group = _main_format(layouts)
+    method = METHOD if bits < 16 else "rounded"
+    if result.kept:
+        method = "taken over" if result.kept == result.matrices else f"taken over; {method}"
     return {
         "bits": bits,
-        "group": form.group,
-        "method": METHOD if bits < 16 else "rounded",
+        "group": group,
+        "method": method,
         "error": result.error.as_dict(),
         "worst": {"tensor": result.worst_name, **result.worst_error.as_dict()},
     }

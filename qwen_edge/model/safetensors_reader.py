@@ -10,14 +10,16 @@ from typing import NamedTuple
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
 from qwen_edge.model.container import ContainerError, TruncatedError, parse, parse_json, show
 from qwen_edge.model.file_map import DONT_NEED, MappedFile
+from qwen_edge.model.source import FloatRows, SourceTensor
+from qwen_edge.quant.layout import WeightFormat
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _INDEX_LIMIT = 64 << 20
 
 
-class SourceTensor(NamedTuple):
-    """A tensor of a source file.
+class StoredTensor(NamedTuple):
+    """A tensor as it lies in a file.
 
     Attributes:
         name: as the file has it.
@@ -45,6 +47,34 @@ class SourceTensor(NamedTuple):
         self.file.advise(DONT_NEED, self.offset + begin, end - begin)
 
 
+FLOAT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+
+class FloatTensor(SourceTensor):
+    """A stored tensor of floats, read in place.
+
+    Args:
+        stored: of a type among ``FLOAT_TYPES``, of one or two dimensions.
+        nearest: what it goes to where nothing else is asked for.
+    """
+
+    def __init__(self, stored: StoredTensor, nearest: WeightFormat | None = None) -> None:
+        self.name, self.shape, self.nbytes = stored.name, stored.shape, stored.nbytes
+        self._stored, self._nearest = stored, nearest
+
+    @property
+    def nearest(self) -> WeightFormat | None:
+        return self._nearest
+
+    def floats(self, begin: int, rows: int) -> FloatRows:
+        address = self._stored.address + begin * (self.nbytes // self.rows)
+        return FloatRows(address, FLOAT_TYPES[self._stored.dtype])
+
+    def release(self, begin: int, rows: int) -> None:
+        row_bytes = self.nbytes // self.rows
+        self._stored.release(begin * row_bytes, (begin + rows) * row_bytes)
+
+
 class SafetensorsReader:
     """The tensors of a checkpoint folder; use it as a context manager.
 
@@ -58,14 +88,14 @@ class SafetensorsReader:
 
     def __init__(self, directory: Path) -> None:
         self._files: list[MappedFile] = []
-        self.tensors: Mapping[str, SourceTensor] = {}
+        self.tensors: Mapping[str, StoredTensor] = {}
         try:
             self.tensors = self._open(directory)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, directory: Path) -> dict[str, SourceTensor]:
+    def _open(self, directory: Path) -> dict[str, StoredTensor]:
         if (directory / SINGLE).exists():
             return self._read(directory / SINGLE)
         if not (directory / INDEX).exists():
@@ -76,7 +106,7 @@ class SafetensorsReader:
                 path=directory,
             )
         placed = _read_index(directory / INDEX)
-        tensors: dict[str, SourceTensor] = {}
+        tensors: dict[str, StoredTensor] = {}
         for shard in sorted(set(placed.values())):
             for name, tensor in self._read(directory / shard, directory / INDEX).items():
                 # A shard may hold more than the index lists; what counts is the index.
@@ -87,7 +117,7 @@ class SafetensorsReader:
                 raise _damaged(directory / shard, f"it lacks the tensor {show(name)}")
         return tensors
 
-    def _read(self, path: Path, index: Path | None = None) -> dict[str, SourceTensor]:
+    def _read(self, path: Path, index: Path | None = None) -> dict[str, StoredTensor]:
         try:
             file = MappedFile(path)
         except OSError as error:
@@ -108,7 +138,7 @@ class SafetensorsReader:
         except ContainerError as error:
             raise _damaged(path, str(error)) from None
         return {
-            name: SourceTensor(
+            name: StoredTensor(
                 name, entry.dtype, entry.shape, file, entry.begin, entry.end - entry.begin
             )
             for name, entry in entries.items()

@@ -229,6 +229,14 @@ void require_packed(const QeLayout& layout) {
 int64_t tile_count(const QeLayout& layout) { return (layout.rows + kTileRows - 1) / kTileRows; }
 
 }  // namespace
+
+void dequantize(const QeLayout& layout, const uint8_t* data, float* output) {
+  if (!is_packed(layout)) return dequantize_dense(layout, data, output);
+  for (int64_t tile = 0; tile < tile_count(layout); ++tile) {
+    dequantize_tile(layout, tile, data, output);
+  }
+}
+
 }  // namespace qe
 
 QE_API int32_t qe_pack_codes(const QeLayout* layout, const uint8_t* codes, const uint16_t* scales,

@@ -50,6 +50,9 @@ BlockView<Byte> block_at(const QeLayout& layout, Byte* data, int64_t tile, int64
 // Writes a block's codes; codes[c * 16 + r] is row r's column c.
 void write_codes(const QeLayout& layout, const uint8_t* codes, uint8_t* block);
 
+// Any type of weights to fp32 [rows][cols], on the calling thread.
+void dequantize(const QeLayout& layout, const uint8_t* data, float* output);
+
 }  // namespace qe
 
 // Packs codes[rows][cols] (a byte each: 0..15 for INT4, two's complement for INT8), scales and

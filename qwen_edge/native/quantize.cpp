@@ -160,17 +160,50 @@ void convert_dense(const Job& job, QeErrorSums& sums) {
   sums.count = static_cast<uint64_t>(count);
 }
 
+void add_up(const std::vector<QeErrorSums>& parts, QeErrorSums* total) {
+  for (const QeErrorSums& part : parts) {
+    total->squared_error += part.squared_error;
+    total->squared_weight += part.squared_weight;
+    total->largest_error = std::max(total->largest_error, part.largest_error);
+    total->count += part.count;
+  }
+}
+
 void quantize(const Job& job, int threads, QeErrorSums* total) {
   if (!is_packed(job.layout)) return convert_dense(job, *total);
   // One sum a tile, added in order: the totals do not depend on the number of threads.
   std::vector<QeErrorSums> sums(static_cast<size_t>((job.layout.rows + kTileRows - 1) / kTileRows));
   parallel_for(static_cast<int64_t>(sums.size()), threads, 1,
                [&](int64_t tile) { quantize_tile(job, tile, sums[static_cast<size_t>(tile)]); });
-  for (const QeErrorSums& part : sums) {
-    total->squared_error += part.squared_error;
-    total->squared_weight += part.squared_weight;
-    total->largest_error = std::max(total->largest_error, part.largest_error);
-    total->count += part.count;
+  add_up(sums, total);
+}
+
+// The errors of one tile's rows, or of 16 rows of a dense tensor.
+void measure_tile(const QeLayout& layout, int64_t tile, const uint8_t* packed, uint64_t tile_bytes,
+                  const uint8_t* source, Type source_type, QeErrorSums& sums) {
+  const int64_t first = tile * kTileRows;
+  QeLayout part = layout;
+  part.rows = static_cast<int32_t>(std::min<int64_t>(kTileRows, layout.rows - first));
+  const int64_t count = int64_t{part.rows} * part.cols;
+  std::vector<float> values(static_cast<size_t>(count));
+  dequantize(part, packed + static_cast<uint64_t>(tile) * tile_bytes, values.data());
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t index = first * layout.cols + i;
+    const double x = read_float(source, source_type, index);
+    if (!(std::fabs(x) <= kLargestFloat)) {
+      refuse_weight(index / layout.cols, index % layout.cols, "not a finite number");
+    }
+    const double off = x - static_cast<double>(values[static_cast<size_t>(i)]);
+    sums.squared_error += off * off;
+    sums.squared_weight += x * x;
+    sums.largest_error = std::max(sums.largest_error, std::fabs(off));
+  }
+  sums.count += static_cast<uint64_t>(count);
+}
+
+void check_source_type(int32_t type) {
+  if (type < 0 || type > static_cast<int32_t>(Type::kBF16)) {
+    throw Error(kArgument, "weights are quantized from F32, F16 or BF16");
   }
 }
 
@@ -182,9 +215,7 @@ QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t s
                            uint64_t packed_bytes, QeErrorSums* error) {
   return qe::guarded([&] {
     qe::check_buffer(*layout, packed, packed_bytes);
-    if (source_type < 0 || source_type > static_cast<int32_t>(qe::Type::kBF16)) {
-      throw qe::Error(qe::kArgument, "weights are quantized from F32, F16 or BF16");
-    }
+    qe::check_source_type(source_type);
     *error = {};
     const qe::Codebook book =
         qe::is_packed(*layout) ? qe::prepare_codebook(*layout) : qe::Codebook{};
@@ -197,5 +228,26 @@ QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t s
                       book,
                       qe::choose_fit(book)};
     qe::quantize(job, threads, error);
+  });
+}
+
+QE_API int32_t qe_measure_error(const QeLayout* layout, const void* packed, uint64_t packed_bytes,
+                                const void* source, int32_t source_type, int32_t threads,
+                                QeErrorSums* error) {
+  return qe::guarded([&] {
+    qe::check_buffer(*layout, packed, packed_bytes);
+    qe::check_source_type(source_type);
+    *error = {};
+    const auto tiles = (int64_t{layout->rows} + qe::kTileRows - 1) / qe::kTileRows;
+    const uint64_t tile_bytes =
+        qe::is_packed(*layout) ? packed_bytes / static_cast<uint64_t>(tiles)
+                               : packed_bytes / static_cast<uint64_t>(layout->rows) * qe::kTileRows;
+    std::vector<QeErrorSums> sums(static_cast<size_t>(tiles));
+    qe::parallel_for(tiles, threads, 1, [&](int64_t tile) {
+      qe::measure_tile(*layout, tile, static_cast<const uint8_t*>(packed), tile_bytes,
+                       static_cast<const uint8_t*>(source), static_cast<qe::Type>(source_type),
+                       sums[static_cast<size_t>(tile)]);
+    });
+    qe::add_up(sums, error);
   });
 }

@@ -19,3 +19,9 @@ struct QeErrorSums {
 QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t source_type,
                            const float* importance, int32_t search, int32_t threads, void* packed,
                            uint64_t packed_bytes, QeErrorSums* error);
+
+// What `packed` is off by from source[rows][cols] of source_type (F32, F16 or BF16, any alignment).
+// Fails with kFormat where a source is not finite.
+QE_API int32_t qe_measure_error(const QeLayout* layout, const void* packed, uint64_t packed_bytes,
+                                const void* source, int32_t source_type, int32_t threads,
+                                QeErrorSums* error);

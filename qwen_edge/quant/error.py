@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 
@@ -60,3 +61,20 @@ class QuantizationError:
         if math.isfinite(self.sqnr_db):
             figures["sqnr_db"] = round(self.sqnr_db, 2)
         return figures
+
+
+class ErrorSums(ctypes.Structure):
+    """QeErrorSums of native/quantize.h."""
+
+    _fields_ = (
+        ("squared_error", ctypes.c_double),
+        ("squared_weight", ctypes.c_double),
+        ("largest_error", ctypes.c_double),
+        ("count", ctypes.c_uint64),
+    )
+
+    def total(self) -> QuantizationError:
+        """The sums as Python has them."""
+        return QuantizationError(
+            self.squared_error, self.squared_weight, self.largest_error, int(self.count)
+        )

@@ -8,6 +8,7 @@ TILE_ROWS = 16
 GROUPS = (32, 64, 128)
 DENSE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
 """Bytes of an element of the unpacked types; ``u8`` is for tensors that are not weights."""
+_BITS = {"q4": 4, "q8": 8} | {name: 8 * size for name, size in DENSE_BYTES.items()}
 
 INT4 = tuple(range(-8, 8))
 UINT4 = tuple(range(16))
@@ -67,6 +68,11 @@ class Layout:
         return self.group > 0
 
     @property
+    def bits(self) -> int:
+        """Bits of a code, or of an element of the unpacked types."""
+        return _BITS[self.type]
+
+    @property
     def tiles(self) -> int:
         """Tiles of 16 rows."""
         return -(-self.rows // TILE_ROWS)
@@ -102,6 +108,11 @@ class WeightFormat:
     group: int = 32
     has_min: bool = False
     codebook: tuple[int, ...] = INT4
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code, or of an element of the unpacked types."""
+        return _BITS[self.type]
 
     def layout(self, rows: int, cols: int) -> Layout:
         """The layout of a matrix in this format."""

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from qwen_edge.native.library import check, load
+from qwen_edge.quant.error import ErrorSums, QuantizationError
 from qwen_edge.quant.layout import Layout
 
 Array = Any
@@ -61,6 +62,9 @@ def _library() -> ctypes.CDLL:
     library.qe_pack_codes.argtypes = [pointer, pointer, pointer, pointer, pointer, size]
     library.qe_unpack_codes.argtypes = [pointer, pointer, size, pointer, pointer, pointer]
     library.qe_dequantize.argtypes = [pointer, pointer, size, integer, pointer]
+    library.qe_measure_error.argtypes = [
+        pointer, pointer, size, pointer, integer, integer, pointer,
+    ]  # fmt: skip
     library.qe_random_tiles.argtypes = [
         pointer, size, size, ctypes.c_float, integer, pointer, size,
     ]  # fmt: skip
@@ -108,6 +112,35 @@ def dequantize(layout: Layout, packed: Array, output: Array, threads: int = 0) -
             output,
         )
     )
+
+
+def measure_error(
+    layout: Layout, packed: Array, source: Array, source_type: str, threads: int = 0
+) -> QuantizationError:
+    """What a tensor is off by from the floats that it stands for.
+
+    Args:
+        layout: of the tensor.
+        packed: its bytes.
+        source: [rows, cols] of ``source_type``: ``f32``, ``f16`` or ``bf16``.
+        threads: 0 for all cores.
+
+    Raises:
+        DamagedModelError: a weight of the source is not finite.
+    """
+    sums = ErrorSums()
+    check(
+        _library().qe_measure_error(
+            ctypes.byref(native_layout(layout)),
+            packed,
+            layout.nbytes,
+            source,
+            TYPE_CODES[source_type],
+            usable_threads(threads),
+            ctypes.byref(sums),
+        )
+    )
+    return sums.total()
 
 
 def random_tiles(

@@ -10,20 +10,11 @@ import ctypes
 from functools import cache
 
 from qwen_edge.native.library import check, load
-from qwen_edge.quant.error import QuantizationError
+from qwen_edge.quant.error import ErrorSums, QuantizationError
 from qwen_edge.quant.layout import Layout
 from qwen_edge.quant.packing import TYPE_CODES, Array, native_layout, usable_threads
 
 METHOD = "round to nearest, searched scales"
-
-
-class _ErrorSums(ctypes.Structure):
-    _fields_ = (
-        ("squared_error", ctypes.c_double),
-        ("squared_weight", ctypes.c_double),
-        ("largest_error", ctypes.c_double),
-        ("count", ctypes.c_uint64),
-    )
 
 
 @cache
@@ -60,7 +51,7 @@ def quantize(
     Raises:
         DamagedModelError: a weight is not finite, or too large for an fp16 scale.
     """
-    sums = _ErrorSums()
+    sums = ErrorSums()
     check(
         _library().qe_quantize(
             ctypes.byref(native_layout(layout)),
@@ -74,6 +65,4 @@ def quantize(
             ctypes.byref(sums),
         )
     )
-    return QuantizationError(
-        sums.squared_error, sums.squared_weight, sums.largest_error, int(sums.count)
-    )
+    return sums.total()

@@ -15,6 +15,7 @@ from qwen_edge.errors import DamagedModelError, ModelNotFoundError
 from qwen_edge.model.chatml import CHATML
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.config import tensor_shapes
+from qwen_edge.model.safetensors_reader import FLOAT_TYPES
 from tests.model.files import (
     TINY,
     encode,
@@ -46,11 +47,15 @@ def test_the_bytes_of_every_tensor(tmp_path: Path, dtype: str, shards: int, conf
         assert checkpoint.config == config
         assert list(checkpoint.tensors) == list(tensor_shapes(config))
         for name, tensor in checkpoint.tensors.items():
-            assert tensor.dtype == dtype
-            data = ctypes.string_at(tensor.address, tensor.nbytes)
-            assert data == encode(weights[name], dtype)
-            tensor.release(0, tensor.nbytes)
-            assert ctypes.string_at(tensor.address, tensor.nbytes) == data
+            expected = encode(weights[name], dtype)
+            for _ in range(2):
+                floats = tensor.floats(0, tensor.rows)
+                assert floats.type == FLOAT_TYPES[dtype]
+                assert ctypes.string_at(floats.data, tensor.nbytes) == expected
+                tensor.release(0, tensor.rows)
+            last = tensor.floats(tensor.rows - 1, 1).data
+            row_bytes = len(expected) // tensor.rows
+            assert ctypes.string_at(last, row_bytes) == expected[-row_bytes:]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,8 @@ def test_ways_to_write_the_same_config(tmp_path: Path, changes: dict[str, Any]) 
         ({"layer_types": ["full_attention", "sliding_attention"]}, "uses sliding-window"),
         ({"layer_types": 3}, "config.json cannot be used: layer_types is 3"),
         ({"hidden_act": "gelu"}, "uses an activation other than SiLU"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "uses quantized weights"),
+        ({"quantization_config": {"quant_method": "quip"}}, "by the unsupported method 'quip'"),
+        ({"quantization_config": ["gptq"]}, "by the unsupported method None"),
         ({"hidden_size": "absent"}, "config.json cannot be used: hidden_size is None"),
         ({"hidden_size": 128}, "embed_tokens.weight is (261, 96), its config.json says (261, 128)"),
         ({"head_dim": 40}, "head_dim is 40, not a multiple of 32"),
