@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -164,13 +164,19 @@ def _layouts(
 
 
 def _main_format(layouts: Mapping[str, Layout]) -> tuple[int, int]:
-    """Bits and group of the format that most weights have."""
-    weights: dict[tuple[int, int], int] = {}
-    for layout in layouts.values():
-        if layout.rows > 1:
-            key = (layout.bits, layout.group)
-            weights[key] = weights.get(key, 0) + layout.rows * layout.cols
-    return max(weights, key=lambda key: weights[key])
+    """The bits that most weights have, and the group that most of those have."""
+    matrices = [layout for layout in layouts.values() if layout.rows > 1]
+    bits = _most((layout.bits, layout.rows * layout.cols) for layout in matrices)
+    alike = (layout for layout in matrices if layout.bits == bits)
+    return bits, _most((layout.group, layout.rows * layout.cols) for layout in alike)
+
+
+def _most(counted: Iterable[tuple[int, int]]) -> int:
+    """The key with the largest sum of counts."""
+    sums: dict[int, int] = {}
+    for key, count in counted:
+        sums[key] = sums.get(key, 0) + count
+    return max(sums, key=lambda key: sums[key])
 
 
 def _layout(
