@@ -131,7 +131,7 @@ def _budget(values: Values) -> float | None:
 def _model(values: Values, flags: dict[str, object], stop: StopRequest) -> Iterator[Path | None]:
     """A synthetic model where one is asked for, or where there is none to measure; else None."""
     from qwen_edge.host.paths import data_folder
-    from qwen_edge.session.bench import synthetic_model
+    from qwen_edge.session.bench_model import synthetic_model
     from qwen_edge.session.models import SYNTHETIC_SUFFIX, find_exactly, resolve
     from qwen_edge.session.settings import Settings
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import qwen_edge
-from qwen_edge.engine.native import isa_name
-from qwen_edge.errors import MemoryLimitError, QwenEdgeError
+from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.battery import battery_temperature
-from qwen_edge.host.caches import largest_cache
-from qwen_edge.host.device import read_device
-from qwen_edge.model.synthetic import make_synthetic
 from qwen_edge.session.answer import AnswerOptions
-from qwen_edge.session.bench_engine import EngineBench, bytes_per_token
+from qwen_edge.session.bench_engine import EngineBench
+from qwen_edge.session.bench_facts import buffer_bytes, describe
 from qwen_edge.session.bench_plan import (
     FEWEST,
     Scope,
@@ -36,7 +31,6 @@ from qwen_edge.session.bench_stability import (
 )
 from qwen_edge.session.conversation import USER, Message, encode_messages
 from qwen_edge.session.loaded import LoadedModel
-from qwen_edge.session.models import SUFFIX, SYNTHETIC_SUFFIX
 from qwen_edge.session.plan import Plan, make_plan
 
 # Seconds for everything; three minutes and forty seconds are promised.
@@ -47,7 +41,6 @@ _MOST_COLD, _LOADS = 5, 5
 # Seconds of one decode sample: long enough to average over, short enough for several.
 _DECODE_SECONDS = 1.5
 _QUICK_DECODE_SECONDS = 0.5
-_SMALLEST_BUFFER, _LARGEST_BUFFER, _CACHES = 64 << 20, 256 << 20, 8
 
 
 class Watcher(Protocol):
@@ -66,39 +59,6 @@ class Watcher(Protocol):
     def poll(self) -> None:
         """Called often; may raise, KeyboardInterrupt say."""
         ...
-
-
-@contextlib.contextmanager
-def synthetic_model(
-    size: str, folder: Path, progress: Callable[[int, int, str], None] | None = None
-) -> Iterator[Path]:
-    """Makes a model with random weights that is deleted again.
-
-    Args:
-        size: as ``make_synthetic`` takes it.
-        folder: where; made if need be.
-        progress: as ``make_synthetic`` takes it.
-
-    Raises:
-        UsageError: there is no such size.
-        QwenEdgeError: it cannot be written, for lack of space say.
-    """
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(dir=folder, prefix="bench-")
-    except OSError as error:
-        raise QwenEdgeError(
-            "The folder {path} cannot be written to: {reason}.",
-            "Set QWEN_EDGE_HOME to a folder that is writable.",
-            path=folder,
-            reason=error.strerror or error,
-        ) from None
-    with holder as place:
-        yield make_synthetic(
-            size, Path(place) / f"{size}{SYNTHETIC_SUFFIX}{SUFFIX}", progress=progress
-        )
 
 
 class Bench:
@@ -316,43 +276,3 @@ class Bench:
                 {"part": part, "seconds": seconds},
             )
         )
-
-
-def buffer_bytes() -> int:
-    """Bytes to read for the bandwidth: several times the caches, and fit for a small phone."""
-    wanted = _CACHES * (largest_cache() or 0)
-    return min(max(wanted, _SMALLEST_BUFFER), _LARGEST_BUFFER)
-
-
-def describe(plan: Plan) -> tuple[Mapping[str, object], ...]:
-    """Model, settings and device in plain types."""
-    model, runtime, device = plan.model, plan.runtime, read_device()
-    settings = {
-        "threads": plan.engine.threads,
-        "prefill_threads": plan.engine.prefill_threads,
-        "kv": runtime.kv_type,
-        "context": runtime.context,
-        "isa": isa_name(),
-    }
-    return (
-        {
-            "name": model.name,
-            "source": model.source,
-            "quantization": dict(model.quantization),
-            "bytes": model.size,
-            "bytes_per_token": bytes_per_token(model),
-        },
-        settings,
-        {
-            "name": device.system.device,
-            "processor": device.processor_name,
-            "machine": device.machine,
-            "cores": device.processor.cores,
-            "big_cores": device.processor.big_cores,
-            "memory": device.memory.total,
-            "available": device.memory.available,
-            "android": device.system.android_version,
-            "termux": device.system.termux,
-            "kernel": device.system.kernel,
-        },
-    )

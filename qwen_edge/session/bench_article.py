@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from qwen_edge.host.memory_facts import own_memory
 from qwen_edge.session.answer import Answer
-from qwen_edge.session.bench import Bench, describe
+from qwen_edge.session.bench import Bench
+from qwen_edge.session.bench_facts import describe
 from qwen_edge.session.bench_plan import plain
 from qwen_edge.session.bench_result import Part
 from qwen_edge.session.conversation import USER, Message, encode_messages
