@@ -19,6 +19,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.arm_attention import AttentionCost, price_attention
 from benchmarks.arm_loops import Loop, block_loop, compiled_functions, cycles, newest
 from benchmarks.arm_phones import PHONES, USABLE, speed
 from benchmarks.arm_textbook import ITERATION_WEIGHTS, textbook_loop
@@ -158,6 +159,16 @@ def phone_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, o
     return table
 
 
+def attention_costs(compiler: str, mca: str, costs: list[Cost]) -> list[AttentionCost]:
+    """The KV cache's part of a decode step, from what the linear loops cost."""
+    keys = {(c.table, c.weights, c.core): c.cycles for c in costs if c.rows == 2}
+    clocks = {
+        table: {core: CORES[core] for core in CORES if (table, "int8", core) in keys}
+        for table in TABLES
+    }
+    return price_attention(ISA_DIR, compiler, mca, clocks, keys)
+
+
 def core_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, object]]:
     """Cycles per weight by core: ours for one and for eight rows, and the row-dot loop's."""
     table: list[dict[str, object]] = []
@@ -193,13 +204,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     print(f"{options.compiler}, {options.mca}")
-    costs = price(options.compiler, options.mca, sorted({1, 8, *options.rows}))
+    costs = price(options.compiler, options.mca, sorted({1, 2, 8, *options.rows}))
     report([cost for cost in costs if cost.rows in options.rows])
     textbook = textbook_loop(options.compiler)
+    attention = [asdict(cost) for cost in attention_costs(options.compiler, options.mca, costs)]
     cores = core_table(costs, textbook, options.mca)
     phones = phone_table(costs, textbook, options.mca)
     print_rows("Cycles for a weight (INT4):", cores)
     print_rows(f"Four phones, {USABLE:.0%} of the memory's bandwidth usable:", phones)
+    print_rows("16 positions of a KV head of 128 dimensions, two queries:", attention)
     if options.json:
         record = {
             "compiler": options.compiler,
@@ -207,6 +220,7 @@ def main() -> None:
             "usable_bandwidth": USABLE,
             "cores": cores,
             "phones": phones,
+            "attention": attention,
             "blocks": [asdict(cost) for cost in costs],
         }
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

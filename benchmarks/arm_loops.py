@@ -64,6 +64,14 @@ def is_instruction(line: str) -> bool:
     return bool(re.match(r"\t[a-z]", line))
 
 
+def as_loop(body: list[str]) -> Loop:
+    """Counts what is in a stretch of assembly."""
+    text = [re.sub(r"//.*", "", line) for line in body if is_instruction(line)]
+    dots = sum(line.split()[0] in DOTS for line in text)
+    spills = sum(bool(re.match(r"\t(ldr|str|ldp|stp|ldur|stur)\t[qd]\d.*\[sp", x)) for x in text)
+    return Loop("\n".join(text), len(text), dots, spills)
+
+
 def block_loop(lines: list[str], conversion: str = "fcvtl") -> Loop:
     """The smallest loop that multiplies codes and converts scales: one block an iteration.
 
@@ -72,18 +80,14 @@ def block_loop(lines: list[str], conversion: str = "fcvtl") -> Loop:
     scales into fp32.
     """
 
-    def dots(body: list[str]) -> int:
-        return sum(line.split()[0] in DOTS for line in body if is_instruction(line))
-
     candidates = [
-        body for body in loops(lines) if dots(body) and any(f"\t{conversion}\t" in x for x in body)
+        body
+        for body in loops(lines)
+        if as_loop(body).dots and any(f"\t{conversion}\t" in x for x in body)
     ]
     if not candidates:
         raise SystemExit("No loop over blocks was found: the compiler arranged it in a new way.")
-    body = min(candidates, key=len)
-    text = [re.sub(r"//.*", "", line) for line in body if is_instruction(line)]
-    spills = sum(bool(re.match(r"\t(ldr|str|ldp|stp|ldur|stur)\t[qd]\d.*\[sp", x)) for x in text)
-    return Loop("\n".join(text), len(text), dots(body), spills)
+    return as_loop(min(candidates, key=len))
 
 
 def cycles(loop: Loop, core: str, mca: str) -> float:

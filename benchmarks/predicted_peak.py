@@ -1,9 +1,10 @@
 """Compares the predicted with the measured peak memory of real runs of the 0.6B shape.
 
-    python benchmarks/predicted_peak.py [--model FILE] [--output predicted_peak.json]
+    python -m benchmarks.predicted_peak [--model FILE] [--context N] [--output FILE.json]
 
 Each case runs ``qwen-edge run`` in a process of its own; the measured peak is what the kernel
-reports of it at its end, mapped weights included. Without ``--model`` a model of random weights
+reports of it at its end, mapped weights included. With ``--context`` only the cases of that context
+run; those of 32,768 tokens take minutes each. Without ``--model`` a model of random weights
 is made in a temporary folder. Exits with 1 if any prediction is off by more than 10 %.
 """
 
@@ -15,13 +16,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from qwen_edge.engine.interface import EngineConfig
-from qwen_edge.model.packed import open_model
+from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.synthetic import make_synthetic
 from qwen_edge.session.footprint import facts_of, predict_peak
+from qwen_edge.text.tokenizer import Tokenizer
 
 TOLERANCE = 0.10
 
@@ -43,11 +47,21 @@ CASES = (
     Case(2048, "int8", 1900, 32),
     Case(2048, "f16", 1900, 32),
     Case(4096, "int8", 3900, 32),
+    Case(32768, "int8", 32600, 32),
+    Case(32768, "int4", 32600, 32),
     Case(2048, "int8", 200, 56, threads=1),
 )
 
 
-def measure(model: Path, case: Case, home: Path) -> tuple[int, int]:
+def prompt_of(model: PackedModel, tokens: int) -> str:
+    """A text of so many tokens, the template's apart."""
+    size = model.tensors[TOKENIZER].nbytes
+    tokenizer = Tokenizer.from_blob(model.address(TOKENIZER), size, owner=model)
+    words = len(tokenizer.encode("word " * 100)) / 100
+    return "word " * round(tokens / words)
+
+
+def measure(model: Path, case: Case, prompt: str, home: Path) -> tuple[int, int]:
     """Runs a case; returns the peak resident bytes and the tokens that were in use."""
     command = [
         *(sys.executable, "-m", "qwen_edge", "run", "--model", str(model), "--raw", "--json"),
@@ -56,9 +70,6 @@ def measure(model: Path, case: Case, home: Path) -> tuple[int, int]:
         # Noise gives no drafts, and their rows of logits would go unused.
         *("--lookup", "off"),
     ]
-    # The synthetic tokenizer has a token for each byte; with a real one this is a few tokens more
-    # or less, and the count is read from the answer.
-    prompt = ("word " * case.prompt)[: case.prompt]
     environ = os.environ | {"QWEN_EDGE_HOME": str(home)}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True
@@ -77,13 +88,14 @@ def measure(model: Path, case: Case, home: Path) -> tuple[int, int]:
     return usage.ru_maxrss * 1024, used["prompt_tokens"] + used["completion_tokens"]
 
 
-def compare(model: Path, home: Path) -> list[dict[str, object]]:
-    """Runs all cases; returns a row for each, sizes in MiB."""
+def compare(model: Path, home: Path, cases: Sequence[Case]) -> list[dict[str, object]]:
+    """Runs the cases; returns a row for each, sizes in MiB."""
     with open_model(model) as opened:
         facts = facts_of(opened)
+        prompts = {case: prompt_of(opened, case.prompt) for case in cases}
     rows: list[dict[str, object]] = []
-    for case in CASES:
-        peak, used = measure(model, case, home)
+    for case in cases:
+        peak, used = measure(model, case, prompts[case], home)
         engine = EngineConfig(case.context, case.kv, case.threads, case.threads)
         predicted = predict_peak(facts, engine, used)
         row = {
@@ -102,12 +114,16 @@ def main() -> None:
     """Parses the command line, runs, and exits with 1 if a prediction is too far off."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a .qedge file of the 0.6B shape")
+    parser.add_argument("--context", type=int, help="only the cases of this context")
     parser.add_argument("--output", type=Path, help="writes the rows as JSON")
     arguments = parser.parse_args()
+    cases = [case for case in CASES if arguments.context in (None, case.context)]
+    if not cases:
+        parser.error(f"no case has a context of {arguments.context}")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         model = arguments.model or make_synthetic("qwen3-0.6b", home / "synthetic.qedge")
-        rows = compare(model, home)
+        rows = compare(model, home, cases)
     if arguments.output:
         arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
     worst = max(abs(float(str(row["error"]))) for row in rows)

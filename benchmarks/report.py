@@ -215,6 +215,11 @@ def arm_section(records: Records) -> list[str]:
         "Four phones:",
         "",
         *_flat_table(record["phones"]),
+        "",
+        "Decode attention, cycles for 16 positions of a KV head of 128 dimensions and its two "
+        "queries, softmax left out:",
+        "",
+        *_flat_table(record["attention"]),
     ]
 
 

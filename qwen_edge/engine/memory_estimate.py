@@ -9,6 +9,8 @@ from qwen_edge.model.packed import ModelConfig
 
 CHUNK_POSITIONS = 256
 """Positions of a KV chunk; memory is taken from the system a page at a time inside it."""
+BLOCK_ROWS = 32
+"""Rows of one sequence that a thread attends from together: kBlockRows of session_limits.h."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def estimate(config: ModelConfig, engine: EngineConfig, filled: int) -> MemoryEs
         + activations(rows, config.intermediate_size)
         + 4 * rows * (queries + 2 * keys + config.hidden_size + config.head_dim)
     )
-    block_queries = min(rows, 32) * config.heads // config.kv_heads
+    block_queries = min(rows, BLOCK_ROWS) * config.heads // config.kv_heads
     own = (
         activations(1, config.hidden_size)
         + 4 * rows * 64

@@ -116,8 +116,7 @@ void build_model(const qe_config& config, const qe_tensor* tensors, int n, Model
         layer_weights(c, tensors + kTensorsBeforeLayers + kTensorsPerLayer * i));
   }
   for (int i = 0; i < c.head_dim / 2; ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(c.head_dim);
-    model->inverse_frequency.push_back(1.0f / std::pow(c.rope_theta, exponent));
+    model->inverse_frequency.push_back(std::pow(double{c.rope_theta}, -2.0 * i / c.head_dim));
   }
 }
 

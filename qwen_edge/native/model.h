@@ -23,8 +23,9 @@ struct Model {
   Matrix head;  // the embedding itself where they are tied
   const float* final_norm = nullptr;
   std::vector<LayerWeights> layers;
-  // theta^(-2i / head_dim) for i < head_dim / 2, in fp32 as the reference implementation has it.
-  std::vector<float> inverse_frequency;
+  // theta^(-2i / head_dim) for i < head_dim / 2: radians a position. In fp32 the angle at position
+  // 32,767 would be off by up to 0.001.
+  std::vector<double> inverse_frequency;
 };
 
 }  // namespace qe

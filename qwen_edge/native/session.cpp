@@ -157,10 +157,9 @@ void Session::reserve_positions() {
 void Session::prepare_row(int i) {
   const int half = model_.config.head_dim / 2;
   for (int k = 0; k < half; ++k) {
-    // The angle is rounded to fp32 before the cosine, as in the reference implementation.
-    const float angle = static_cast<float>(rows_[i].position) * model_.inverse_frequency[k];
-    cosine_[static_cast<size_t>(i) * half + k] = static_cast<float>(std::cos(double{angle}));
-    sine_[static_cast<size_t>(i) * half + k] = static_cast<float>(std::sin(double{angle}));
+    const double angle = rows_[i].position * model_.inverse_frequency[k];
+    cosine_[static_cast<size_t>(i) * half + k] = static_cast<float>(std::cos(angle));
+    sine_[static_cast<size_t>(i) * half + k] = static_cast<float>(std::sin(angle));
   }
   dequantize_row(model_.embedding, rows_[i].token, hidden_.row(i));
 }

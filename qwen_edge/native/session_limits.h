@@ -4,7 +4,7 @@
 namespace qe {
 
 // Rows of one sequence attended together: enough to reuse a block of keys, few enough for the
-// cache.
+// cache. engine/memory_estimate.py has the same number.
 constexpr int kBlockRows = 32;
 // A long context of a single row is cut into parts of this many positions (whole KV chunks), so
 // that all threads share it, unless there are at least kTasksPerThread pieces for each thread

@@ -37,11 +37,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def random_model(shape: dict[str, Any], seed: int = 0) -> Qwen3ForCausalLM:
+def random_model(
+    shape: dict[str, Any], seed: int = 0, max_positions: int = 4096
+) -> Qwen3ForCausalLM:
     """A Qwen3 with transformers' initial weights and norms that are not 1."""
     torch.manual_seed(seed)
     config = Qwen3Config(
-        max_position_embeddings=4096,
+        max_position_embeddings=max_positions,
         rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         **shape,

@@ -157,3 +157,18 @@ def test_memory_estimate_follows_the_allocations(files: Path) -> None:
                 assert math.isclose(expected.scratch_bytes, engine.scratch_bytes(), rel_tol=0.1)
                 per_token = kv_bytes_per_token(model.config, "int8")
                 assert expected.kv_bytes == 10 * per_token == 10 * 5 * 2 * 2 * 66
+
+
+def test_what_a_thread_holds_is_what_the_estimate_says(files: Path) -> None:
+    """Most of it are the buffers of a block of rows, which both sides have to size alike."""
+    with open_model(files / "model.qedge") as model:
+        for rows in (16, 31, 32, 33, 300):
+            estimated, held = [], []
+            for threads in (1, 4):
+                config = EngineConfig(
+                    context=300, prefill_rows=rows, threads=threads, prefill_threads=threads
+                )
+                with NativeEngine(model, config) as engine:
+                    held.append(engine.scratch_bytes())
+                estimated.append(estimate(model.config, config, filled=10).scratch_bytes)
+            assert math.isclose(estimated[1] - estimated[0], held[1] - held[0], rel_tol=0.02), rows

@@ -38,9 +38,10 @@ QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* 
 void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
                 size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_next(next, b, bytes);
+    run.prefetch(b, q.n);
     float* row = out + kKvBlock * b;
     const float* x = q.x;
     int n = q.n;
@@ -78,9 +79,10 @@ QE_INLINE void accumulate_block_f16(const uint8_t* block, int head_dim, const fl
 void accumulate_f16(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
                     size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_next(next, b, bytes);
+    run.prefetch(b, n);
     const float* weight = p + kKvBlock * b;
     float* row = out;
     int left = n;
@@ -124,9 +126,10 @@ QE_INLINE void score_block_i8(const uint8_t* block, int head_dim, const Quantize
 void scores_i8(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
                size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_next(next, b, bytes);
+    run.prefetch(b, q.n);
     float* row = out + kKvBlock * b;
     if (q.n == 2) {  // two query heads a key head: what a Qwen3 decode step has
       score_block_i8(block, head_dim, q.quantized, 0, 2, row, out_stride);
@@ -205,9 +208,10 @@ QE_INLINE void accumulate_block_i8(const uint8_t* block, int head_dim, const flo
 void accumulate_i8(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
                    size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kI8, head_dim);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_next(next, b, bytes);
+    run.prefetch(b, n);
     const float* weight = p + kKvBlock * b;
     float* row = out;
     int left = n;

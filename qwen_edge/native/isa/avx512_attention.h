@@ -39,9 +39,10 @@ QE_INLINE void score_block_f16(const uint8_t* block, int head_dim, const float* 
 void scores_f16(const uint8_t* blocks, int n_blocks, int head_dim, const Queries& q, float* out,
                 size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_next(next, b, bytes);
+    run.prefetch(b, q.n);
     float* row = out + kKvBlock * b;
     const float* x = q.x;
     int n = q.n;
@@ -87,9 +88,10 @@ QE_INLINE void accumulate_block_f16(const uint8_t* block, int head_dim, const fl
 void accumulate_f16(const uint8_t* blocks, int n_blocks, int head_dim, const float* p,
                     size_t p_stride, int n, float* out, size_t out_stride, const uint8_t* next) {
   const size_t bytes = kv_block_bytes(KvType::kF16, head_dim);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int b = 0; b < n_blocks; ++b) {
     const uint8_t* block = blocks + b * bytes;
-    prefetch_next(next, b, bytes);
+    run.prefetch(b, n);
     const float* weight = p + kKvBlock * b;
     float* row = out;
     int left = n;
@@ -173,10 +175,26 @@ QE_INLINE void score_block(const uint8_t* block, const QueryChunk& q, float* out
   }
 }
 
+// What follows on keys are values, whose scales of a whole stretch are wanted at once: they are
+// asked for well before the rest. INT4 has so many of them that it asks for everything that early.
+template <bool kGroupScales>
+QE_INLINE void prefetch_keys(const BlockRun& run, int block, int queries) {
+  if (kGroupScales) {
+    prefetch_next(run.next, block, run.bytes);
+    return;
+  }
+  run.prefetch(block, queries);
+  if (run.next != nullptr) {
+    const uint8_t* end = run.next + (block + 1) * run.bytes;
+    _mm_prefetch(reinterpret_cast<const char*>(end - 2 * kKvBlock), _MM_HINT_T0);
+  }
+}
+
 template <class Keys, bool kGroupScales>
 QE_INLINE void scores(const uint8_t* blocks, int n_blocks, size_t bytes, const Queries& q,
                       float* out, size_t out_stride, const uint8_t* next) {
   const int groups = q.quantized.cols / kActivationGroup;
+  const BlockRun run = {blocks, n_blocks, bytes, next};
   for (int first = 0; first < q.n; first += kRowChunk, out += kRowChunk * out_stride) {
     const size_t at = static_cast<size_t>(first) * groups;
     const int n = q.n - first < kRowChunk ? q.n - first : kRowChunk;
@@ -186,7 +204,7 @@ QE_INLINE void scores(const uint8_t* blocks, int n_blocks, size_t bytes, const Q
                               offset, n, groups};
     for (int b = 0; b < n_blocks; ++b) {
       const uint8_t* block = blocks + b * bytes;
-      prefetch_next(next, b, bytes);
+      if (first == 0) prefetch_keys<kGroupScales>(run, b, q.n);
       if (n == 2 && groups == 4) {  // a decode step of Qwen3: everything fits into registers
         score_block<Keys, kGroupScales>(block, {chunk.codes, chunk.scale, offset, 2, 4},
                                         out + kKvBlock * b, out_stride);

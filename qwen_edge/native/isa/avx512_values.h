@@ -191,13 +191,14 @@ QE_INLINE void accumulate_stretch_i8(const uint8_t* blocks, int n_blocks, int he
   for (int i = 0; i < kN; ++i) {
     quantize_weights<false>(p + i * p_stride, scales, n_blocks, &weights[i]);
   }
-  const int run = kInOrder ? 1 : n_blocks;
-  for (int first = 0; first < n_blocks; first += run) {
-    if (kInOrder) prefetch_next(next, first, bytes);
+  const BlockRun run = {blocks, n_blocks, bytes, next};
+  const int count = kInOrder ? 1 : n_blocks;
+  for (int first = 0; first < n_blocks; first += count) {
+    if (kInOrder) run.prefetch(first, kN);
     for (int d = 0; d < head_dim; d += 32) {
       __m512 values[kN][2];
       load_out(out + d, out_stride, values);
-      for (int b = first; b < first + run; ++b) {
+      for (int b = first; b < first + count; ++b) {
         weigh_i8(blocks + b * bytes + 4 * d, stride, weights, b, values);
       }
       store_out(values, out + d, out_stride);

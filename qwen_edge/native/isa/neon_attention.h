@@ -29,7 +29,7 @@ QE_INLINE float quantize_weights(const float* p, const float32x4_t (&scale)[4], 
   const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
   *codes =
       vcombine_s8(codes8(weight[0], weight[1], inverse), codes8(weight[2], weight[3], inverse));
-  return largest / 127.0f;
+  return largest * (1 / 127.0f);
 }
 
 // N queries, 4 * K dimensions at a time: N * K sums that do not wait for each other.
@@ -114,7 +114,7 @@ QE_INLINE float quantize_signed(const float* p, const float32x4_t (&scale)[4], i
   const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
   *codes =
       vcombine_s8(codes8(weight[0], weight[1], inverse), codes8(weight[2], weight[3], inverse));
-  return largest > 0 ? largest / 127.0f : 0.0f;
+  return largest > 0 ? largest * (1 / 127.0f) : 0.0f;
 }
 
 // N queries by one group of 32 dims of one block.

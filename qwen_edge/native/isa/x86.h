@@ -47,6 +47,28 @@ QE_INLINE void prefetch_next(const uint8_t* next, int block, size_t bytes) {
   }
 }
 
+// Blocks of a KV cache that are read in order, and those that will be read after them.
+struct BlockRun {
+  const uint8_t* blocks;
+  int n;
+  size_t bytes;         // of a block
+  const uint8_t* next;  // or null
+
+  // Asks for blocks while block b is worked on. Few queries wait for memory and want two blocks
+  // ahead in the first-level cache; many compute for so long that as many blocks ahead as there
+  // are, in the second level, come in time and cost the present ones no room.
+  QE_INLINE void prefetch(int b, int queries) const {
+    const int ahead = b + 2;
+    if (queries > 3) {
+      prefetch_next(next, b, bytes);
+    } else if (ahead < n) {
+      prefetch_ahead(blocks + ahead * bytes, bytes, 0);
+    } else if (next != nullptr) {
+      prefetch_ahead(next + (ahead - n) * bytes, bytes, 0);
+    }
+  }
+};
+
 QE_INLINE int32_t load_four(const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);
