@@ -214,6 +214,8 @@ def train(args: argparse.Namespace) -> None:
         hidden_size=args.hidden,
         intermediate_size=args.intermediate,
         num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.kv_heads,
     )
     model = Qwen3(shape)
     if args.start:
@@ -307,6 +309,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--intermediate", type=int, default=768)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--kv-heads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=4.5e-3)
     parser.add_argument("--embedding-lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.1)

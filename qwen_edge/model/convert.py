@@ -7,16 +7,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen_edge.errors import DamagedModelError, UsageError
+from qwen_edge.model.calibrated import Stored, walk
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.packed_writer import Description, PackedWriter
 from qwen_edge.model.source import Source, SourceTensor
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.layout import TILE_ROWS, Layout, WeightFormat, weight_format
+from qwen_edge.quant.methods import METHODS, Guide, calibration_text
 from qwen_edge.quant.packing import measure_error, pack_codes
-from qwen_edge.quant.round_to_nearest import METHOD, quantize
+from qwen_edge.quant.round_to_nearest import quantize
+
+if TYPE_CHECKING:
+    from qwen_edge.text.tokenizer import Tokenizer
 
 Progress = Callable[[int, int, str], None]
 """Called with source bytes done, source bytes in all, and the tensor's name."""
@@ -24,6 +30,7 @@ Progress = Callable[[int, int, str], None]
 # Source bytes in memory at a time: enough work for all threads, little against the model.
 _SLICE_BYTES = 8 << 20
 DEFAULT_BITS = 4
+DEFAULT_METHOD = "gptq"
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ def convert(
     bits: int | None = None,
     group: int = 32,
     overrides: Sequence[tuple[str, WeightFormat]] = (),
+    method: str = DEFAULT_METHOD,
+    calibration: str | None = None,
     threads: int = 0,
     progress: Progress | None = None,
     name: str | None = None,
@@ -73,6 +82,9 @@ def convert(
         group: columns that share a scale: 32, 64 or 128.
         overrides: pairs of a pattern for tensor names (``*`` and ``?``) and the format for the
             matrices that match it; the first match counts.
+        method: how weights are rounded, one of ``METHODS``; 16 bits know no methods.
+        calibration: a text whose activations the methods other than ``nearest`` go by, in place of
+            the one that comes with the package.
         threads: 0 for all cores.
         progress: called before each slice, and at the end with an empty name.
         name: what the model is called, by default the source's name.
@@ -98,10 +110,18 @@ def convert(
         tensors = {**layouts, TOKENIZER: Layout("u8", 1, len(blob))}
         with PackedWriter(output, description, tensors) as writer:
             writer.write(TOKENIZER, blob)
-            errors = _write_weights(source, layouts, writer, threads, progress)
+            converted = _Tensors(source, layouts, writer, threads, progress)
+            if method == "nearest" or not _rounds(source, layouts):
+                for tensor in layouts:
+                    converted.convert(tensor)
+            else:
+                ids = _token_ids(blob, calibration_text() if calibration is None else calibration)
+                walk(source, ids, method, converted.convert, threads)
+            converted.finish()
+            errors = converted.errors
             kept = sum(_is_held(source.tensors[name], layouts[name]) for name in errors)
             result = _summary(output, writer.size, errors, kept)
-            writer.finish(_notes(layouts, result))
+            writer.finish(_notes(layouts, result, method))
     return result
 
 
@@ -119,11 +139,9 @@ def open_source(path: Path) -> Source:
 def _pack_tokenizer(source: Source) -> bytes:
     # Slow to import, and only conversions need it.
     from qwen_edge.text.pack_tokenizer import pack_tokenizer
-    from qwen_edge.text.tokenizer import Tokenizer
 
     blob = pack_tokenizer(source.tokenizer_json())
-    buffer = ctypes.create_string_buffer(blob, len(blob))
-    size = Tokenizer.from_blob(ctypes.addressof(buffer), len(blob), buffer).vocab_size
+    size = _open_tokenizer(blob).vocab_size
     if size > source.config.vocab_size:
         raise DamagedModelError(
             "The checkpoint {path} cannot be used: its tokenizer has {tokens} tokens and its "
@@ -134,6 +152,20 @@ def _pack_tokenizer(source: Source) -> bytes:
             rows=source.config.vocab_size,
         )
     return blob
+
+
+def _open_tokenizer(blob: bytes) -> Tokenizer:
+    from qwen_edge.text.tokenizer import Tokenizer
+
+    buffer = ctypes.create_string_buffer(blob, len(blob))
+    return Tokenizer.from_blob(ctypes.addressof(buffer), len(blob), buffer)
+
+
+def _token_ids(blob: bytes, text: str) -> list[int]:
+    ids = _open_tokenizer(blob).encode(text, allow_special=True)
+    if not ids:
+        raise UsageError("The calibration text is empty.")
+    return ids
 
 
 def _origin(directory: Path) -> str:
@@ -198,43 +230,64 @@ def _layout(
     return chosen.layout(tensor.rows, tensor.cols)
 
 
+def _rounds(source: Source, layouts: Mapping[str, Layout]) -> bool:
+    """Whether any matrix is rounded to groups, rather than taken over or stored as floats."""
+    return any(
+        layout.packed and not _is_held(source.tensors[name], layout)
+        for name, layout in layouts.items()
+    )
+
+
 def _is_held(tensor: SourceTensor, layout: Layout) -> bool:
     return tensor.held is not None and tensor.held.layout(layout.rows, layout.cols) == layout
 
 
-def _write_weights(
-    source: Source,
-    layouts: Mapping[str, Layout],
-    writer: PackedWriter,
-    threads: int,
-    progress: Progress | None,
-) -> dict[str, QuantizationError]:
-    """Converts and writes every tensor; returns the errors of those that are not vectors."""
-    total = sum(tensor.nbytes for tensor in source.tensors.values())
-    done = 0.0
-    errors: dict[str, QuantizationError] = {}
-    for name, layout in layouts.items():
-        tensor = source.tensors[name]
+class _Tensors:
+    """Converts tensors one by one, and keeps count."""
+
+    def __init__(
+        self,
+        source: Source,
+        layouts: Mapping[str, Layout],
+        writer: PackedWriter,
+        threads: int,
+        progress: Progress | None,
+    ) -> None:
+        self._source, self._layouts, self._writer = source, layouts, writer
+        self._threads, self._progress = threads, progress
+        self._total = sum(tensor.nbytes for tensor in source.tensors.values())
+        self._done = 0.0
+        self.errors: dict[str, QuantizationError] = {}
+
+    def convert(self, name: str, guide: Guide | None = None, keep: bool = False) -> Stored | None:
+        """Quantizes and writes a tensor; with ``keep`` its bytes come back."""
+        tensor, layout = self._source.tensors[name], self._layouts[name]
         step = max(_SLICE_BYTES // tensor.row_bytes // TILE_ROWS, 1) * TILE_ROWS
-        error = QuantizationError()
+        error, kept = QuantizationError(), bytearray()
         for begin in range(0, layout.rows, step):
-            if progress:
-                progress(int(done), total, name)
+            if self._progress:
+                self._progress(int(self._done), self._total, name)
             part = layout.with_rows(min(step, layout.rows - begin))
-            packed, slice_error = _convert_slice(source.path, tensor, begin, part, threads)
+            packed, slice_error = _convert_slice(
+                self._source.path, tensor, begin, part, guide or Guide(), self._threads
+            )
             error += slice_error
-            writer.write(name, packed)
+            self._writer.write(name, packed)
+            if keep:
+                kept += packed
             tensor.release(begin, part.rows)
-            done += part.rows * (tensor.nbytes / layout.rows)
+            self._done += part.rows * (tensor.nbytes / layout.rows)
         if len(tensor.shape) > 1:
-            errors[name] = error
-    if progress:
-        progress(total, total, "")
-    return errors
+            self.errors[name] = error
+        return Stored(layout, kept) if keep else None
+
+    def finish(self) -> None:
+        if self._progress:
+            self._progress(self._total, self._total, "")
 
 
 def _convert_slice(
-    path: Path, tensor: SourceTensor, begin: int, part: Layout, threads: int
+    path: Path, tensor: SourceTensor, begin: int, part: Layout, guide: Guide, threads: int
 ) -> tuple[bytearray, QuantizationError]:
     packed = bytearray(part.nbytes)
     target = (ctypes.c_ubyte * part.nbytes).from_buffer(packed)
@@ -246,7 +299,15 @@ def _convert_slice(
             error = measure_error(part, target, floats.data, floats.type, threads)
         else:
             floats = tensor.floats(begin, part.rows)
-            error = quantize(part, floats.data, floats.type, target, threads=threads)
+            error = quantize(
+                part,
+                floats.data,
+                floats.type,
+                target,
+                importance=guide.importance,
+                panels=guide.panels,
+                threads=threads,
+            )
     except DamagedModelError as problem:
         raise DamagedModelError(
             "The checkpoint {path} cannot be used: in the tensor {name}, rows {begin} and on, "
@@ -268,9 +329,9 @@ def _summary(
     return Conversion(output, size, total, worst, errors[worst], kept, len(errors))
 
 
-def _notes(layouts: Mapping[str, Layout], result: Conversion) -> dict[str, object]:
+def _notes(layouts: Mapping[str, Layout], result: Conversion, name: str) -> dict[str, object]:
     bits, group = _main_format(layouts)
-    method = METHOD if bits < 16 else "rounded"
+    method = METHODS[name] if bits < 16 else "rounded"
     if result.kept:
         method = "taken over" if result.kept == result.matrices else f"taken over; {method}"
     return {

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "compensation.h"
 #include "no_contraction.h"
 #include "parallel_for.h"
 #include "scale_search.h"
@@ -22,6 +24,7 @@ struct Job {
   const uint8_t* source;
   Type source_type;
   const float* importance;
+  const float* panels;
   bool search;
   uint8_t* packed;
   Codebook book;
@@ -121,10 +124,15 @@ void quantize_tile(const Job& job, int64_t tile, QeErrorSums& sums) {
       static_cast<int>(std::min<int64_t>(kTileRows, job.layout.rows - tile * kTileRows));
   Group group;
   Fit fit;
+  std::optional<Compensation> compensation;
+  if (job.panels != nullptr) compensation.emplace(job.panels, job.layout.cols);
   for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first = g * job.layout.group;
     read_group(job, tile, g, group);
+    if (compensation) compensation->shift(first, group);
     job.fit(group, job.book, job.layout.has_min != 0, job.search, fit);
     check_fit(job, tile, g, fit);
+    if (compensation) compensation->round(first, job.book, group, fit);
     store_group(job, tile, g, fit, group.cols);
     add_errors(group, fit, rows, sums);
   }
@@ -211,8 +219,9 @@ void check_source_type(int32_t type) {
 }  // namespace qe
 
 QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t source_type,
-                           const float* importance, int32_t search, int32_t threads, void* packed,
-                           uint64_t packed_bytes, QeErrorSums* error) {
+                           const float* importance, const float* panels, int32_t search,
+                           int32_t threads, void* packed, uint64_t packed_bytes,
+                           QeErrorSums* error) {
   return qe::guarded([&] {
     qe::check_buffer(*layout, packed, packed_bytes);
     qe::check_source_type(source_type);
@@ -223,6 +232,7 @@ QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t s
                       static_cast<const uint8_t*>(source),
                       static_cast<qe::Type>(source_type),
                       importance,
+                      panels,
                       search != 0,
                       static_cast<uint8_t*>(packed),
                       book,

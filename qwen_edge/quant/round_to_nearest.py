@@ -22,7 +22,8 @@ def _library() -> ctypes.CDLL:
     library = load()
     pointer, integer = ctypes.c_void_p, ctypes.c_int32
     library.qe_quantize.argtypes = [
-        pointer, pointer, integer, pointer, integer, integer, pointer, ctypes.c_uint64, pointer,
+        pointer, pointer, integer, pointer, pointer, integer, integer, pointer, ctypes.c_uint64,
+        pointer,
     ]  # fmt: skip
     return library
 
@@ -34,6 +35,7 @@ def quantize(
     packed: Array,
     *,
     importance: Array | None = None,
+    panels: Array | None = None,
     search: bool = True,
     threads: int = 0,
 ) -> QuantizationError:
@@ -45,6 +47,7 @@ def quantize(
         source_type: ``f32``, ``f16`` or ``bf16``.
         packed: receives ``layout.nbytes`` bytes.
         importance: [cols] fp32, not negative: weight of each column's squared error.
+        panels: those of ``error_compensation.Factors``, whose matrix has as many columns.
         search: False takes the scale from the largest weight, to compare with.
         threads: 0 for all cores.
 
@@ -58,6 +61,7 @@ def quantize(
             source,
             TYPE_CODES[source_type],
             importance,
+            panels,
             int(search),
             usable_threads(threads),
             packed,
