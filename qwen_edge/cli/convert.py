@@ -13,6 +13,8 @@ from qwen_edge.errors import ModelNotFoundError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.host.storage import storage_of
 from qwen_edge.model.convert import convert, stored_bits
+from qwen_edge.model.layout_choice import parse_override
+from qwen_edge.quant.methods import BEST_CODEBOOK, BEST_METHOD, read_calibration
 from qwen_edge.session.models import SUFFIX, store_path
 
 app = typer.Typer(
@@ -52,6 +54,38 @@ def convert_command(
         int,
         typer.Option("--group", metavar="N", help="Columns that share a scale: 32, 64 or 128."),
     ] = 32,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="How weights are rounded: nearest, aware or gptq; by default gptq to 4 bits.",
+        ),
+    ] = None,
+    codebook: Annotated[
+        str,
+        typer.Option(
+            "--codebook",
+            metavar="NAME",
+            help="What 4-bit codes stand for: iq4_nl, or int4, which is simpler to compute with.",
+        ),
+    ] = BEST_CODEBOOK,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            metavar="PATTERN=FORMAT",
+            help="Another format for some matrices, such as lm_head=8; may be repeated.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="The text that the methods aware and gptq go by; by default one of their own.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="NAME", help="What the model is called."),
@@ -86,6 +120,10 @@ def convert_command(
             target,
             bits=bits,
             group=group,
+            codebook=codebook,
+            overrides=[parse_override(text, group) for text in override or ()],
+            method=method or (BEST_METHOD if bits in (None, 4) else "nearest"),
+            calibration=read_calibration(calibration) if calibration else None,
             threads=threads,
             progress=progress,
             name=title,

@@ -106,6 +106,18 @@ HELP = {
     "The file to make; by default one among the models of this device.": (
         "要生成的文件；默认放入本设备的模型库。"
     ),
+    "How weights are rounded: nearest, aware or gptq; by default gptq to 4 bits.": (
+        "权重的舍入方法：nearest、aware 或 gptq；4 位默认用 gptq。"
+    ),
+    "What 4-bit codes stand for: iq4_nl, or int4, which is simpler to compute with.": (
+        "4 位编码代表的数值：iq4_nl，或计算更简单的 int4。"
+    ),
+    "Another format for some matrices, such as lm_head=8; may be repeated.": (
+        "为部分矩阵另选格式，如 lm_head=8；可重复。"
+    ),
+    "The text that the methods aware and gptq go by; by default one of their own.": (
+        "aware 和 gptq 方法所依据的文本；默认用自带的。"
+    ),
     "Bits of a weight: 4, 8 or 16; by default the source's own, 4 for floats.": (
         "每个权重的位数：4、8 或 16；默认沿用来源的位数，浮点权重为 4。"
     ),

@@ -225,6 +225,18 @@ _ERRORS = {
     "its tokenizer has {tokens} tokens and its embedding {rows} rows.": (
         "检查点 {path} 无法使用：分词器有 {tokens} 个词元，而嵌入只有 {rows} 行。"
     ),
+    "There is no method {method}.": "没有名为 {method} 的方法。",
+    "Methods are {methods}.": "可用的方法：{methods}。",
+    "The calibration text is empty.": "校准文本是空的。",
+    "The calibration text {path} cannot be used: {reason}.": "无法使用校准文本 {path}：{reason}。",
+    "The override {text} is not understood.": "无法理解 --override 的值 {text}。",
+    "Write PATTERN=FORMAT, such as lm_head=8 or 'layers.0.*=16'; formats: 4, 8, 16, {books}.": (
+        "请写成 模式=格式，如 lm_head=8 或 'layers.0.*=16'；格式有 4、8、16、{books}。"
+    ),
+    "The override {pattern} fits no weights.": ("--override 的模式 {pattern} 不匹配任何权重。"),
+    "Matrices are named like lm_head, embed_tokens, down_proj or layers.0.mlp.down_proj.": (
+        "矩阵名称形如 lm_head、embed_tokens、down_proj 或 layers.0.mlp.down_proj。"
+    ),
     "The weights cannot be stored that way: {reason}.": "权重不能这样存储：{reason}。",
     "The checkpoint {path} cannot be used: in the tensor {name}, rows {begin} and on, {reason}.": (
         "检查点 {path} 无法使用：张量 {name} 自第 {begin} 行起，{reason}。"

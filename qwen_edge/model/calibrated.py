@@ -151,7 +151,7 @@ class _Walk:
             self.kept(f"{prefix}self_attn.{part}_proj", guide) for part in ("q", "k", "v")
         )
         del guide
-        norms = [self.kept(f"{prefix}self_attn.{part}_norm").array for part in ("q", "k")]
+        query_norm, key_norm = (self.kept(f"{prefix}self_attn.{part}_norm") for part in ("q", "k"))
         shape = AttentionShape(
             c.heads, c.kv_heads, c.head_dim, _LENGTH, c.rms_norm_eps, c.rope_theta
         )
@@ -161,9 +161,16 @@ class _Walk:
             rows = self.normalized(norm, begin, count)
             for matrix, out in ((query, queries), (key, keys), (value, values)):
                 self.multiply(matrix, rows, count, out)
-            attended = _at(self.inner, begin, self.wide)
             layer_rows.attention(
-                shape, count, queries, keys, values, *norms, attended, threads=self.threads
+                shape,
+                count,
+                queries,
+                keys,
+                values,
+                query_norm.array,
+                key_norm.array,
+                _at(self.inner, begin, self.wide),
+                self.threads,
             )
         del queries, keys, values
         self.add_output(prefix + "self_attn.o_proj", self.wide)

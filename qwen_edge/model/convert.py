@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_edge.errors import DamagedModelError, UsageError
 from qwen_edge.model.calibrated import Stored, walk
 from qwen_edge.model.checkpoint import open_checkpoint
+from qwen_edge.model.layout_choice import (
+    Override,
+    choose_layouts,
+    is_held,
+    is_rounded,
+    main_format,
+)
 from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.packed_writer import Description, PackedWriter
 from qwen_edge.model.source import Source, SourceTensor
 from qwen_edge.quant.error import QuantizationError
-from qwen_edge.quant.layout import TILE_ROWS, Layout, WeightFormat, weight_format
+from qwen_edge.quant.layout import TILE_ROWS, Layout
 from qwen_edge.quant.methods import METHODS, Guide, calibration_text
 from qwen_edge.quant.packing import measure_error, pack_codes
 from qwen_edge.quant.round_to_nearest import quantize
@@ -29,8 +35,6 @@ Progress = Callable[[int, int, str], None]
 
 # Source bytes in memory at a time: enough work for all threads, little against the model.
 _SLICE_BYTES = 8 << 20
-DEFAULT_BITS = 4
-DEFAULT_METHOD = "gptq"
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,9 @@ def convert(
     *,
     bits: int | None = None,
     group: int = 32,
-    overrides: Sequence[tuple[str, WeightFormat]] = (),
-    method: str = DEFAULT_METHOD,
+    codebook: str = "int4",
+    overrides: Sequence[Override] = (),
+    method: str = "nearest",
     calibration: str | None = None,
     threads: int = 0,
     progress: Progress | None = None,
@@ -80,9 +85,11 @@ def convert(
             they are, or in the nearest format, and floats to 4 bits. A matrix that is held in no
             more bits than asked for is always taken over as it is.
         group: columns that share a scale: 32, 64 or 128.
+        codebook: what 4-bit codes stand for, one of ``CODEBOOKS``.
         overrides: pairs of a pattern for tensor names (``*`` and ``?``) and the format for the
-            matrices that match it; the first match counts.
-        method: how weights are rounded, one of ``METHODS``; 16 bits know no methods.
+            matrices that match it; the first match counts. ``model.`` and ``.weight`` may be left
+            out, and all but the last part of a name; a tied embedding is ``lm_head``, too.
+        method: how weights are rounded, one of ``METHODS``.
         calibration: a text whose activations the methods other than ``nearest`` go by, in place of
             the one that comes with the package.
         threads: 0 for all cores.
@@ -91,13 +98,20 @@ def convert(
         tokenizer: a packed tokenizer to use in place of the source's.
 
     Raises:
-        UsageError: ``bits`` or ``group`` is not offered.
+        UsageError: a format or method is not offered, or an override fits nothing.
         ModelNotFoundError: there is no such source.
         DamagedModelError: the source is malformed or unsupported.
         QwenEdgeError: the output cannot be written.
     """
+    if method not in METHODS:
+        raise UsageError(
+            "There is no method {method}.",
+            "Methods are {methods}.",
+            method=method,
+            methods=", ".join(METHODS),
+        )
     with open_source(path) as source:
-        layouts = _layouts(source, bits, group, overrides)
+        layouts = choose_layouts(source, bits, group, codebook, overrides)
         blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
         origin = _origin(path)
         description = Description(
@@ -111,7 +125,7 @@ def convert(
         with PackedWriter(output, description, tensors) as writer:
             writer.write(TOKENIZER, blob)
             converted = _Tensors(source, layouts, writer, threads, progress)
-            if method == "nearest" or not _rounds(source, layouts):
+            if method == "nearest" or not is_rounded(source, layouts):
                 for tensor in layouts:
                     converted.convert(tensor)
             else:
@@ -119,7 +133,7 @@ def convert(
                 walk(source, ids, method, converted.convert, threads)
             converted.finish()
             errors = converted.errors
-            kept = sum(_is_held(source.tensors[name], layouts[name]) for name in errors)
+            kept = sum(is_held(source.tensors[name], layouts[name]) for name in errors)
             result = _summary(output, writer.size, errors, kept)
             writer.finish(_notes(layouts, result, method))
     return result
@@ -128,7 +142,7 @@ def convert(
 def stored_bits(path: Path, bits: int | None = None) -> int:
     """Bits that most weights of a source will have; takes and raises what ``convert`` does."""
     with open_source(path) as source:
-        return _main_format(_layouts(source, bits, 32, ()))[0]
+        return main_format(choose_layouts(source, bits, 32))[0]
 
 
 def open_source(path: Path) -> Source:
@@ -181,67 +195,6 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable())[:200]
 
 
-def _layouts(
-    source: Source, bits: int | None, group: int, overrides: Sequence[tuple[str, WeightFormat]]
-) -> dict[str, Layout]:
-    try:
-        default = weight_format(DEFAULT_BITS if bits is None else bits, group)
-        default.layout(1, 1)
-    except ValueError as error:
-        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
-    return {
-        name: _layout(tensor, default, bits is not None, overrides)
-        for name, tensor in source.tensors.items()
-    }
-
-
-def _main_format(layouts: Mapping[str, Layout]) -> tuple[int, int]:
-    """The bits that most weights have, and the group that most of those have."""
-    matrices = [layout for layout in layouts.values() if layout.rows > 1]
-    bits = _most((layout.bits, layout.rows * layout.cols) for layout in matrices)
-    alike = (layout for layout in matrices if layout.bits == bits)
-    return bits, _most((layout.group, layout.rows * layout.cols) for layout in alike)
-
-
-def _most(counted: Iterable[tuple[int, int]]) -> int:
-    """The key with the largest sum of counts."""
-    sums: dict[int, int] = {}
-    for key, count in counted:
-        sums[key] = sums.get(key, 0) + count
-    return max(sums, key=lambda key: sums[key])
-
-
-def _layout(
-    tensor: SourceTensor,
-    default: WeightFormat,
-    explicit: bool,
-    overrides: Sequence[tuple[str, WeightFormat]],
-) -> Layout:
-    if len(tensor.shape) == 1:
-        # Norms: a few bytes that every kernel reads as they are.
-        return Layout("f32", 1, tensor.cols)
-    chosen = next((form for pattern, form in overrides if fnmatchcase(tensor.name, pattern)), None)
-    if chosen is None:
-        chosen = default
-        if not explicit:
-            chosen = tensor.nearest or default
-        elif tensor.held is not None and tensor.held.bits <= default.bits:
-            chosen = tensor.held
-    return chosen.layout(tensor.rows, tensor.cols)
-
-
-def _rounds(source: Source, layouts: Mapping[str, Layout]) -> bool:
-    """Whether any matrix is rounded to groups, rather than taken over or stored as floats."""
-    return any(
-        layout.packed and not _is_held(source.tensors[name], layout)
-        for name, layout in layouts.items()
-    )
-
-
-def _is_held(tensor: SourceTensor, layout: Layout) -> bool:
-    return tensor.held is not None and tensor.held.layout(layout.rows, layout.cols) == layout
-
-
 class _Tensors:
     """Converts tensors one by one, and keeps count."""
 
@@ -292,7 +245,7 @@ def _convert_slice(
     packed = bytearray(part.nbytes)
     target = (ctypes.c_ubyte * part.nbytes).from_buffer(packed)
     try:
-        if _is_held(tensor, part):
+        if is_held(tensor, part):
             rows = tensor.codes(begin, part.rows)
             pack_codes(part, rows.codes, rows.scales, rows.minimums, target)
             floats = tensor.floats(begin, part.rows)
@@ -330,7 +283,7 @@ def _summary(
 
 
 def _notes(layouts: Mapping[str, Layout], result: Conversion, name: str) -> dict[str, object]:
-    bits, group = _main_format(layouts)
+    bits, group = main_format(layouts)
     method = METHODS[name] if bits < 16 else "rounded"
     if result.kept:
         method = "taken over" if result.kept == result.matrices else f"taken over; {method}"

@@ -142,8 +142,8 @@ QE_API int32_t qe_rows_linear(const QeLayout* layout, const void* matrix, uint64
 }
 
 QE_API int32_t qe_rows_attention(const QeAttentionShape* shape, int64_t n, float* query, float* key,
-                                 const float* value, const float* query_norm,
-                                 const float* key_norm, int32_t threads, float* out) {
+                                 const float* value, const float* query_norm, const float* key_norm,
+                                 int32_t threads, float* out) {
   return qe::guarded([&] {
     qe::check_shape(*shape);
     qe::attention(*shape, n, query, key, value, query_norm, key_norm, threads, out);

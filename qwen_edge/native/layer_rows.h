@@ -21,8 +21,8 @@ QE_API int32_t qe_rows_linear(const QeLayout* layout, const void* matrix, uint64
 // Causal attention of each sequence for itself: query[n][heads * head_dim], key and value
 // [n][kv_heads * head_dim]; query and key are normed and rotated in place.
 QE_API int32_t qe_rows_attention(const QeAttentionShape* shape, int64_t n, float* query, float* key,
-                                 const float* value, const float* query_norm,
-                                 const float* key_norm, int32_t threads, float* out);
+                                 const float* value, const float* query_norm, const float* key_norm,
+                                 int32_t threads, float* out);
 // out = silu(gate) * up, each [n][cols]; out may be gate.
 QE_API int32_t qe_rows_silu(const float* gate, const float* up, int64_t n, int32_t cols,
                             int32_t threads, float* out);

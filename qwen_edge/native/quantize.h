@@ -15,8 +15,8 @@ struct QeErrorSums {
 // Packs source[rows][cols] of source_type (F32, F16 or BF16, any alignment) into `packed`. A dense
 // layout rounds to nearest. `importance` is [cols], not negative, or null for all equal. With
 // `panels` (hessian.h; may be null) each column is rounded to what makes up for the errors of those
-// before it. With search = 0 the scale comes from the plain maximum. Fails with kFormat on a weight that is not
-// finite or too large for an fp16 scale.
+// before it. With search = 0 the scale comes from the plain maximum. Fails with kFormat on a weight
+// that is not finite or too large for an fp16 scale.
 QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t source_type,
                            const float* importance, const float* panels, int32_t search,
                            int32_t threads, void* packed, uint64_t packed_bytes,

@@ -119,14 +119,21 @@ class WeightFormat:
         return Layout(self.type, rows, cols, self.group, self.has_min, self.codebook)
 
 
-def weight_format(bits: int, group: int = 32) -> WeightFormat:
+def weight_format(bits: int, group: int = 32, codebook: str = "int4") -> WeightFormat:
     """The format that a number of bits stands for: 4, 8 or 16 (bf16, without groups).
+
+    Args:
+        bits: as above.
+        group: columns that share a scale.
+        codebook: the name of one, for 4 bits; ``uint4`` comes with minimums.
 
     Raises:
         ValueError: there is none for it.
     """
+    if codebook not in CODEBOOKS:
+        raise ValueError(f"the codebook {codebook!a:.40} is not one of {', '.join(CODEBOOKS)}")
     if bits == 4:
-        return WeightFormat("q4", group, False, INT4)
+        return WeightFormat("q4", group, codebook == "uint4", CODEBOOKS[codebook])
     if bits == 8:
         return WeightFormat("q8", group, False, ())
     if bits == 16:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from qwen_edge.errors import UsageError
 from qwen_edge.quant import activation_aware, error_compensation, round_to_nearest
 from qwen_edge.quant.layer_rows import Floats, floats
 from qwen_edge.quant.packing import Array
@@ -17,6 +18,11 @@ METHODS = {
     "gptq": error_compensation.METHOD,
 }
 """How each method calls itself in a model file."""
+BEST_METHOD = "gptq"
+BEST_CODEBOOK = "iq4_nl"
+"""What loses least at 4.5 bits a weight: benchmarks/results/quality.json."""
+
+_LARGEST_TEXT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,3 +76,24 @@ def inputs(method: str, cols: int, threads: int = 0) -> Inputs:
 def calibration_text() -> str:
     """The text that inputs are measured on if no other is given: English, Chinese and code."""
     return (Path(__file__).parent / "calibration.txt").read_text(encoding="utf-8")
+
+
+def read_calibration(path: Path) -> str:
+    """The beginning of a text file, more than is used.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_TEXT).decode("utf-8", errors="strict")
+    except UnicodeDecodeError as error:
+        # The limit may cut a character in two.
+        if error.start > _LARGEST_TEXT - 4:
+            return str(error.object[: error.start], "utf-8")
+        reason = "it is not UTF-8"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise UsageError(
+        "The calibration text {path} cannot be used: {reason}.", path=path, reason=reason
+    )
