@@ -36,6 +36,10 @@ def steps() -> dict[str, list[str]]:
     error = [*python, "benchmarks.kv_error", "--model", model]
     found["kv-error"] = [*error, "--output", str(results / "kv_error.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
+    cores = [*python, "benchmarks.unequal_cores", model]
+    found["unequal-cores"] = [*cores, "--output", str(results / "unequal_cores.json")]
+    idle = [*python, "benchmarks.idle", model, "--output", str(results / "idle.json")]
+    found["idle"] = idle
     found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]
     found["report"] = [*python, "benchmarks.report"]
     return found

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.records import MissingError, Records
 from benchmarks.spread import Spread, plain, spread
 from benchmarks.targets import outcome, targets
+from benchmarks.unequal_cores import PLACES, share_of_sum
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -182,19 +184,60 @@ def _flat_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
 
 
+def unequal_cores_section(records: Records) -> list[str]:
+    """Two threads on cores of which one is slowed down."""
+    record = records.record("unequal_cores")
+    rows = []
+    for work, by_share in record["speeds"].items():
+        for wanted, speeds in by_share.items():
+            got = f"{100 * median(record['taken'][wanted]):.0f} %"
+            rates = [plain(median(speeds[place])) for place in PLACES]
+            share = spread(share_of_sum(speeds)).text(100)
+            rows.append((work, f"{100 * float(wanted):.0f} %", got, *rates, f"{share} %"))
+    head = ("work", "competitor", "got", "first core", "second core", "both", "share of the sum")
+    note = (
+        f"`python -m benchmarks.unequal_cores MODEL`, {record['turns']} turns, {record['date']}: a "
+        "competitor tied to the second core computes for a share of every "
+        f"{record['period_ms']:g} ms; tokens/s of one thread on each core alone, and of two threads"
+        " on both. Decode with fast kernels is bound by memory, which both cores share. What the "
+        "competitor got was measured beside the fast kernels."
+    )
+    return ["", "## Unequal cores", "", note, "", *table(head, rows)]
+
+
+def idle_section(records: Records) -> list[str]:
+    """Processor time while nothing is asked."""
+    record = records.record("idle")
+    s = {name: spread(values) for name, values in record["samples"].items()}
+    return [
+        "",
+        "## Waiting",
+        "",
+        f"`python -m benchmarks.idle MODEL`, {record['threads']} threads, {record['date']}: "
+        f"between answers the engine uses {s['idle_share'].text(100)} % of a core, and its threads "
+        f"spin for {s['after_call'].text()} us of processor time after a call. A decode step takes "
+        f"{s['step'].text(1e-3)} ms right after another and {s['step_after_pause'].text(1e-3)} ms "
+        "after a pause; "
+        f"{s['busy_share'].text(100)} % of the threads' time is processor time.",
+    ]
+
+
 def soak_section(records: Records) -> list[str]:
     """Memory and speed of half an hour of mixed requests."""
     record = records.record("soak")
-    growth = record["rss_growth_mib_per_hour"]
     return [
         "",
         "## Soak",
         "",
         f"`python -m benchmarks.soak --minutes {record['minutes']:g}`: {record['requests']:,} "
-        f"mixed requests on one engine; resident memory {plain(record['rss_first_mib'], 4)} MiB "
+        "mixed requests on engines with fp16, INT8 and INT4 caches; resident memory "
+        f"{plain(record['rss_first_mib'], 4)} MiB "
         f"in the first fifth and {plain(record['rss_last_mib'], 4)} MiB in the last "
-        f"({growth:+.1f} MiB an hour, allowed {record['allowed_mib_per_hour']:g}); decode "
-        f"{plain(record['speed_first'])} tokens/s and {plain(record['speed_last'])} tokens/s "
+        f"({record['rss_growth_mib_per_hour']:+.1f} MiB an hour, of the process's own "
+        f"{record['anonymous_growth_mib_per_hour']:+.1f}, allowed "
+        f"{record['allowed_mib_per_hour']:g}); {record['threads']} threads, {record['files']} open "
+        f"files; decode {plain(record['speed_first'])} tokens/s and {plain(record['speed_last'])} "
+        f"tokens/s, of a fixed computation beside it {plain(100 * record['yardstick_last'])} % "
         f"({record['verdict']}).",
     ]
 
@@ -228,6 +271,8 @@ SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     lookup_section,
     prompt_cache_section,
     kv_section,
+    unequal_cores_section,
+    idle_section,
     soak_section,
     arm_section,
 )

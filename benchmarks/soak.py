@@ -1,43 +1,49 @@
-"""Mixed requests on one engine for half an hour: does memory grow, does it slow down, does it err?
+"""Mixed requests on three engines for half an hour: does anything grow, slow down, or err?
 
     python -m benchmarks.soak [--model demo] [--minutes 30] [--seed 0] [--output FILE.json]
 
-Requests are drawn at random: answers to prompts of any length with any sampling, chats that grow,
-answers broken off in the middle and in the prompt, forks, truncations, batches over all sequences.
-Each minute ends with the same greedy answer on emptied sequences: its tokens must never change, its
-speed and the resident memory then are the minute's figures. Exits with 1 if memory grew from the
-first fifth to the last by more than --growth MiB an hour, if the speed fell below --slowest of the
-first fifth's, or if the answer changed.
+Requests are drawn at random for engines with fp16, INT8 and INT4 caches, with drafts and without:
+answers to prompts of any length with any sampling, chats that grow, texts that repeat themselves,
+answers broken off in the middle and in the prompt, forks, truncations, batches over all sequences,
+prompt caches on disk whole and damaged, contexts that overflow, and calls that must be refused.
+Each minute ends with the same greedy answers on emptied sequences, and they must never change. The
+minute's speed is the fastest of several, since other programs only ever take speed away; a program
+that stays shows in a fixed computation on one thread beside it, and what that lost is allowed.
+Exits with 1 if memory grew from the first fifth to the last by more than --growth MiB an hour, if
+the speed fell below --slowest of the first fifth's, if there are more threads, open files or
+temporary files than in the first fifth, or if an answer changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks.soak_requests import CONTEXT, SEQUENCES, Requests
 from qwen_edge.engine.generate import Generation
-from qwen_edge.engine.interface import EngineConfig, Row, SamplingParams
+from qwen_edge.engine.interface import EngineConfig, SamplingParams
 from qwen_edge.engine.native import NativeEngine
+from qwen_edge.engine.speculation import MAX_DRAFTS
+from qwen_edge.host.memory_facts import own_memory
 from qwen_edge.model.packed import PackedModel, open_model
-from qwen_edge.text.chat_template import encode_chat
-from qwen_edge.text.tokenizer import Tokenizer
+from qwen_edge.native.checksum import checksum
 
-SEQUENCES = 4
-CONTEXT = 1024
+# KV type and drafts of each engine. The first one's answer is the one that is timed.
+ENGINES = (("int8", MAX_DRAFTS), ("int4", 0), ("f16", MAX_DRAFTS))
 REFERENCE_PROMPT, REFERENCE_TOKENS = 64, 64
 # The fastest of so many counts: other programs only ever take speed away.
 TRIES = 9
+YARDSTICK = bytes(range(256)) * 16384
 MIB = 1 << 20
-
-
-class Cancelled(Exception):
-    """Raised by a request on itself, as an interrupt would."""
 
 
 @dataclass(frozen=True)
@@ -45,140 +51,30 @@ class Minute:
     """A minute's figures, taken at its end with all sequences empty.
 
     Attributes:
-        requests: finished or broken off in it.
+        requests: finished, broken off or refused in it.
         resident: bytes, mapped weights included.
+        anonymous: resident bytes of the process's own, without what is mapped from files.
+        files: open file descriptors.
+        threads: of the process.
+        temporary: files in the folder for temporary ones.
         speed: tokens a second of the reference answer, the fastest of TRIES.
+        yardstick: bytes a second of a checksum on one thread, likewise.
     """
 
     requests: int
     resident: int
+    anonymous: int
+    files: int
+    threads: int
+    temporary: int
     speed: float
+    yardstick: float
 
 
 def resident_bytes() -> int:
     """Resident bytes of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
-
-
-class Requests:
-    """Draws and runs requests.
-
-    Args:
-        model: open, with a tokenizer.
-        engine: with SEQUENCES sequences of CONTEXT positions.
-        seed: the same one draws the same requests.
-    """
-
-    def __init__(self, model: PackedModel, engine: NativeEngine, seed: int) -> None:
-        self._engine = engine
-        self._random = random.Random(seed)
-        self._template = model.chat_template
-        table = model.tensors["tokenizer"]
-        address = model.address("tokenizer")
-        self._tokenizer = Tokenizer.from_blob(address, table.nbytes, owner=model)
-        self._messages: list[dict[str, object]] = []
-        self._kinds = (self.answer, self.chat, self.cancel, self.fork, self.truncate, self.batch)
-
-    def any(self) -> None:
-        """Runs one request of a kind drawn at random."""
-        self._random.choice(self._kinds)()
-
-    def _ids(self, length: int) -> list[int]:
-        return [self._random.randrange(self._engine.vocab_size) for _ in range(length)]
-
-    def _sampling(self) -> SamplingParams:
-        r = self._random
-        return SamplingParams(
-            temperature=r.choice((0.0, 0.6, 1.5)),
-            top_k=r.choice((0, 1, 20, 200)),
-            top_p=r.choice((0.5, 0.95, 1.0)),
-            min_p=r.choice((0.0, 0.1)),
-            repetition_penalty=r.choice((1.0, 1.2)),
-            presence_penalty=r.choice((0.0, 0.5)),
-            seed=r.randrange(1 << 32),
-        )
-
-    def answer(self) -> None:
-        """A prompt of up to half of the context and up to 64 tokens of answer."""
-        prompt = self._ids(self._random.randint(1, CONTEXT // 2))
-        tokens = self._random.randint(1, 64)
-        sequence = self._random.randrange(SEQUENCES)
-        generation = Generation(
-            self._engine, prompt, self._sampling(),
-            max_tokens=tokens, stop_ids=(), sequence=sequence,
-            logprobs=self._random.choice((None, 0, 5)),
-        )  # fmt: skip
-        for _ in generation:
-            pass
-
-    def chat(self) -> None:
-        """The next turn of a chat, which begins anew when it gets long."""
-        text = " ".join(self._random.choices(("where", "cache", "记忆", "the", "?"), k=12))
-        self._messages.append({"role": "user", "content": text})
-        ids = encode_chat(self._tokenizer, self._template, self._messages, enable_thinking=False)
-        generation = Generation(
-            self._engine, ids, self._sampling(), max_tokens=32, stop_ids=(), sequence=0
-        )
-        answer = [step.id for step in generation]
-        content = self._tokenizer.decode(answer)
-        self._messages.append({"role": "assistant", "content": content})
-        if len(ids) + len(answer) > CONTEXT // 2:
-            self._messages.clear()
-
-    def cancel(self) -> None:
-        """An answer that is broken off, in its prompt or after some tokens."""
-        after = self._random.randint(0, 8)
-
-        def on_prefill(done: int, todo: int) -> None:
-            if after == 0 and done < todo:
-                raise Cancelled
-
-        prompt = self._ids(self._random.randint(1, CONTEXT // 2))
-        generation = Generation(
-            self._engine, prompt, self._sampling(),
-            max_tokens=32, stop_ids=(), on_prefill=on_prefill,
-        )  # fmt: skip
-        try:
-            for count, _ in enumerate(generation):
-                if count >= after:
-                    raise Cancelled
-        except Cancelled:
-            return
-
-    def fork(self) -> None:
-        """One sequence begins as part of another."""
-        source, target = self._random.sample(range(SEQUENCES), 2)
-        length = self._random.randint(0, len(self._engine.cached_ids(source)))
-        self._engine.fork(source, target, length)
-
-    def truncate(self) -> None:
-        """A sequence forgets its end."""
-        sequence = self._random.randrange(SEQUENCES)
-        held = len(self._engine.cached_ids(sequence))
-        self._engine.truncate(self._random.randint(0, held), sequence)
-
-    def batch(self) -> None:
-        """Steps of all sequences that have room, in one call each."""
-        for _ in range(self._random.randint(1, 16)):
-            rows = [
-                Row(s, len(self._engine.cached_ids(s)), self._ids(1)[0], True)
-                for s in range(SEQUENCES)
-                if len(self._engine.cached_ids(s)) < CONTEXT
-            ]
-            if rows:
-                self._engine.forward(rows)
-
-    def empty(self) -> None:
-        """All sequences forget everything."""
-        for sequence in range(SEQUENCES):
-            self._engine.truncate(0, sequence)
-
-    def fill(self) -> None:
-        """All sequences at their longest, once: what memory is kept then is no leak."""
-        for sequence in range(SEQUENCES):
-            for begin in range(0, CONTEXT, 64):
-                self._engine.forward([Row(sequence, begin + i, 1 + i, i == 63) for i in range(64)])
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def reference(engine: NativeEngine) -> tuple[list[int], float]:
@@ -191,28 +87,62 @@ def reference(engine: NativeEngine) -> tuple[list[int], float]:
     return ids, (len(ids) - 1) / generation.stats.decode_seconds
 
 
+def yardstick() -> float:
+    """Bytes a second of a fixed computation on one thread."""
+    begin = time.perf_counter()
+    checksum(YARDSTICK)
+    return len(YARDSTICK) / (time.perf_counter() - begin)
+
+
+def take_figures(requests: int, engine: NativeEngine, folder: Path) -> Minute:
+    """The figures of a minute that has just ended."""
+    tries = [(reference(engine)[1], yardstick()) for _ in range(TRIES)]
+    return Minute(
+        requests=requests,
+        resident=resident_bytes(),
+        anonymous=own_memory().anonymous or 0,
+        files=len(os.listdir("/proc/self/fd")),
+        threads=len(os.listdir("/proc/self/task")),
+        temporary=len(os.listdir(folder)),
+        speed=max(speed for speed, _ in tries),
+        yardstick=max(rate for _, rate in tries),
+    )
+
+
 def soak(model: PackedModel, minutes: float, seed: int, threads: int) -> tuple[list[Minute], bool]:
-    """Runs requests; returns each minute's figures and whether the answer stayed the same."""
-    config = EngineConfig(context=CONTEXT, sequences=SEQUENCES, threads=threads)
+    """Runs requests; returns each minute's figures and whether the answers stayed the same."""
     same = True
     figures: list[Minute] = []
-    with NativeEngine(model, config) as engine:
-        requests = Requests(model, engine, seed)
-        requests.fill()
-        requests.empty()
-        expected, _ = reference(engine)
+    draw = random.Random(seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        engines = []
+        for kv_type, drafts in ENGINES:
+            config = EngineConfig(
+                context=CONTEXT, sequences=SEQUENCES, threads=threads, kv_type=kv_type,
+                drafts=drafts,
+            )  # fmt: skip
+            engines.append(stack.enter_context(NativeEngine(model, config)))
+        users = [Requests(model, e, seed + i, folder / f"{i}") for i, e in enumerate(engines)]
+        for user in users:
+            user.fill()
+            user.empty()
+            # Each kind once, too: what the first file or the first error loads is no leak.
+            user.all()
+            user.empty()
+        expected = [reference(engine)[0] for engine in engines]
         begin = time.monotonic()
         while time.monotonic() - begin < 60 * minutes:
             count = 0
             # Shorter runs have shorter "minutes", so that there are fifths to compare.
             end = begin + (len(figures) + 1) * min(60, 60 * minutes / 10)
-            while time.monotonic() < end:
-                requests.any()
+            while count == 0 or time.monotonic() < end:
+                draw.choice(users).any()
                 count += 1
-            requests.empty()
-            answers = [reference(engine) for _ in range(TRIES)]
-            same = same and all(ids == expected for ids, _ in answers)
-            figures.append(Minute(count, resident_bytes(), max(speed for _, speed in answers)))
+            for user in users:
+                user.empty()
+            same = same and expected == [reference(engine)[0] for engine in engines]
+            figures.append(take_figures(count, engines[0], folder))
             print(f"{len(figures):3}: {json.dumps(asdict(figures[-1]))}", flush=True)
     return figures, same
 
@@ -222,29 +152,44 @@ def judge(
 ) -> dict[str, object]:
     """The record of a run: first and last fifth, growth, and the verdict."""
     fifth = max(len(figures) // 5, 1)
-    first, last = figures[:fifth], figures[-fifth:]
-    resident = [median(m.resident for m in part) / MIB for part in (first, last)]
-    speed = [median(m.speed for m in part) for part in (first, last)]
+    parts = (figures[:fifth], figures[-fifth:])
+    resident = [median(m.resident for m in part) / MIB for part in parts]
+    anonymous = [median(m.anonymous for m in part) / MIB for part in parts]
+    speed = [median(m.speed for m in part) for part in parts]
+    stick = [median(m.yardstick for m in part) for part in parts]
     hours = 0.8 * minutes / 60
     grown = (resident[1] - resident[0]) / hours
+    own = (anonymous[1] - anonymous[0]) / hours
     faults = []
     if grown > growth:
         faults.append(f"memory grows by {grown:.1f} MiB an hour")
-    if speed[1] < slowest * speed[0]:
+    if own > growth:
+        faults.append(f"own memory grows by {own:.1f} MiB an hour")
+    # What the machine itself has lost does not count.
+    if speed[1] < slowest * speed[0] * min(1, stick[1] / stick[0]):
         faults.append(f"speed fell to {speed[1] / speed[0]:.0%}")
+    for name in ("files", "threads", "temporary"):
+        first, last = (max(getattr(m, name) for m in part) for part in parts)
+        if last > first:
+            faults.append(f"{name} grew from {first} to {last}")
     if not same:
-        faults.append("the reference answer changed")
+        faults.append("a reference answer changed")
     return {
         "minutes": minutes,
         "requests": sum(m.requests for m in figures),
         "rss_first_mib": resident[0],
         "rss_last_mib": resident[1],
         "rss_growth_mib_per_hour": grown,
+        "anonymous_growth_mib_per_hour": own,
         "allowed_mib_per_hour": growth,
+        "files": figures[-1].files,
+        "threads": figures[-1].threads,
+        "temporary": figures[-1].temporary,
         "speed_first": speed[0],
         "speed_last": speed[1],
+        "yardstick_last": stick[1] / stick[0],
         "slowest": slowest,
-        "verdict": "; ".join(faults) or "stable, and the same answer every minute",
+        "verdict": "; ".join(faults) or "stable, and the same answers every minute",
         "passed": not faults,
         "samples": [asdict(m) for m in figures],
     }

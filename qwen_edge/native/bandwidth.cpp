@@ -87,7 +87,7 @@ void measure(size_t bytes, int threads, int passes, double* seconds) {
     WorkCounter counter;
     counter.reset();
     const auto start = std::chrono::steady_clock::now();
-    pool.run(threads, [&](int) {
+    pool.run(threads, false, [&](int) {
       uint64_t own = 0;
       for (int begin, end; counter.take(pieces, 1, &begin, &end);) {
         own ^= reader(buffer.data() + begin * kPiece, kPiece);

@@ -227,7 +227,7 @@ void Session::forward(const Row* rows, int n) {
   reserve_positions();
   for (WorkCounter& counter : counters_) counter.reset();
   for (ThreadScratch& thread : threads_) thread.phase = 0;
-  pool_.run(active_, [this](int thread) { run_thread(thread); });
+  pool_.run(active_, n >= kLongPhaseRows, [this](int thread) { run_thread(thread); });
   for (int i = 0; i < n; ++i) sequences_[rows[i].sequence]->set_length(rows[i].position + 1);
 }
 

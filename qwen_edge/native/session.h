@@ -77,8 +77,11 @@ class Session {
   void plan_items();
   void run_thread(int thread);
   void run_layer(int layer, int thread);
-  const Activations& normalize(const float* weight, const std::vector<int>* rows, int thread);
-  void project_qkv(const LayerWeights& weights, const Activations& input, int thread);
+  void normalize_row(const float* weight, int row, Activations& out, int out_row, int out_rows);
+  template <typename Body>
+  void share_normalized(const float* weight, const std::vector<int>* rows, int thread, int total,
+                        int step, const Body& body);
+  void project_qkv(const LayerWeights& weights, int thread);
   void attention(int layer, int thread);
   void store_keys_values(int layer, int row, int kv_head);
   void prepare_queries(int layer, const RowBlock& block, int kv_head, AttentionScratch& scratch);
@@ -88,7 +91,9 @@ class Session {
   void store_partial(const AttentionItem& item, const AttentionState& state);
   void merge_splits(int block, int kv_head, AttentionState& state);
   void project_add(const Matrix& weights, const Activations& input, int thread);
-  void feed_forward(const LayerWeights& weights, const Activations& input, int thread);
+  void feed_forward(const LayerWeights& weights, int thread);
+  void feed_forward_piece(const LayerWeights& weights, const Activations& input, int piece,
+                          ThreadScratch& scratch);
   void compute_logits(int thread);
   void linear(const Matrix& weights, const Activations& input, int rows, int tile_begin,
               int tile_end, float* out, size_t out_stride) const;

@@ -15,6 +15,8 @@ constexpr int kTasksPerThread = 16;
 constexpr int kFeedForwardColumns = 32;
 // Tiles are shared out in twos, because kernels multiply two at a time.
 constexpr int kTileStep = 2;
+// A call of so many rows has phases of a millisecond and more.
+constexpr int kLongPhaseRows = 16;
 // Shared counters used by a layer, and by the embedding and the head.
 constexpr int kPhasesPerLayer = 9;
 constexpr int kPhasesPerCall = 3;

@@ -2,6 +2,7 @@
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <climits>
@@ -14,6 +15,8 @@ namespace {
 
 // About 20 microseconds: longer than a phase's imbalance, short enough not to cost battery.
 constexpr int kSpins = 600;
+// How long a thread that does nothing else waits for another before it has it brought to its core.
+constexpr int kPatience = 40;
 constexpr uint32_t kThreadBits = 8, kAllThreads = (1u << kThreadBits) - 1;
 
 void pause_cpu() {
@@ -23,6 +26,8 @@ void pause_cpu() {
   asm volatile("isb" ::: "memory");
 #endif
 }
+
+int thread_id() { return static_cast<int>(syscall(SYS_gettid)); }
 
 }  // namespace
 
@@ -38,8 +43,26 @@ void Signal::wait_change(uint32_t seen) {
   sleepers_.fetch_sub(1, std::memory_order_relaxed);
 }
 
+void Signal::sleep(uint32_t seen, int microseconds) {
+  const timespec limit{microseconds / 1000000, microseconds % 1000000 * 1000L};
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  if (value_.load(std::memory_order_seq_cst) == seen) {
+    syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, seen, &limit, nullptr, 0);
+  }
+  sleepers_.fetch_sub(1, std::memory_order_relaxed);
+}
+
 void Signal::publish(uint32_t value) {
   value_.store(value, std::memory_order_seq_cst);
+  wake();
+}
+
+void Signal::advance() {
+  value_.fetch_add(1, std::memory_order_seq_cst);
+  wake();
+}
+
+void Signal::wake() {
   if (sleepers_.load(std::memory_order_seq_cst) > 0) {
     syscall(SYS_futex, &value_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
   }
@@ -49,6 +72,7 @@ ThreadPool::ThreadPool(int threads) {
   if (threads < 1 || threads >= static_cast<int>(kAllThreads)) {
     throw Error(kArgument, "the number of threads must be between 1 and 254");
   }
+  members_ = std::make_unique<Member[]>(threads);
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
   } catch (const std::system_error&) {
@@ -69,45 +93,110 @@ void ThreadPool::stop() {
   workers_.clear();
 }
 
-void ThreadPool::start(int n, Function function, const void* context) {
+void ThreadPool::start(int n, bool long_phases, Function function, const void* context) {
   function_ = function;
   context_ = context;
+  long_phases_ = long_phases;
   active_ = n < 1 ? 1 : (n > size() ? size() : n);
-  arrived_.store(0, std::memory_order_relaxed);
-  const uint32_t finished = finished_.value();
   running_.store(active_ - 1, std::memory_order_relaxed);
-  if (active_ > 1) {
-    started_.publish(((started_.value() >> kThreadBits) + 1) << kThreadBits |
-                     static_cast<uint32_t>(active_));
+  if (active_ == 1) {
+    function(context, 0);
+    return;
   }
+  members_[0].id.store(thread_id(), std::memory_order_relaxed);
+  // One that has not woken yet can be waited for, too.
+  for (int i = 0; i < active_; ++i) enter(members_[i]);
+  started_.publish(((started_.value() >> kThreadBits) + 1) << kThreadBits |
+                   static_cast<uint32_t>(active_));
   function(context, 0);
-  if (active_ > 1) finished_.wait_change(finished);
+  await_workers();
+  leave(members_[0]);
 }
 
 void ThreadPool::work(int thread) {
   uint32_t seen = 0;
+  Member& member = members_[thread];
+  member.id.store(thread_id(), std::memory_order_relaxed);
   while (true) {
     started_.wait_change(seen);
     seen = started_.value();
     if (thread >= static_cast<int>(seen & kAllThreads)) continue;
     if (function_ == nullptr) return;
+    enter(member);
     function_(context_, thread);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      finished_.publish(finished_.value() + 1);
-    }
+    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) finished_.advance();
+    leave(member);
   }
 }
 
-void ThreadPool::barrier() {
-  const int n = active_;
-  if (n == 1) return;
-  const uint32_t seen = passed_.value();
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == n - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    passed_.publish(seen + 1);
-  } else {
-    passed_.wait_change(seen);
+void ThreadPool::await(int thread, const WorkCounter& work, int total) {
+  for (int i = 0; i < kSpins; ++i) {
+    pause_cpu();
+    if (work.finished(total)) return;
   }
+  for (bool first = true;; first = false) {
+    const uint32_t seen = passed_.value();
+    if (work.finished(total)) return;
+    for (int i = 0; i < active_ && long_phases_ && !first; ++i) {
+      if (i != thread && members_[i].holds_items.load(std::memory_order_relaxed)) {
+        fetch(members_[i]);
+        break;
+      }
+    }
+    passed_.sleep(seen, first ? kPatience : 1000);
+  }
+}
+
+void ThreadPool::await_workers() {
+  for (int i = 0; i < kSpins; ++i) {
+    if (running_.load(std::memory_order_acquire) == 0) return;
+    pause_cpu();
+  }
+  for (bool first = true;; first = false) {
+    const uint32_t seen = finished_.value();
+    if (running_.load(std::memory_order_acquire) == 0) return;
+    for (int i = 1; i < active_ && long_phases_ && !first; ++i) fetch(members_[i]);
+    finished_.sleep(seen, first ? kPatience : 1000);
+  }
+}
+
+// Moves a thread to the core of the calling one, which is about to sleep.
+void ThreadPool::fetch(Member& member) {
+  const int id = member.id.load(std::memory_order_relaxed), core = sched_getcpu();
+  int state = Member::kInJob;
+  if (id == 0 || core < 0 || core >= CPU_SETSIZE) return;
+  if (!member.state.compare_exchange_strong(state, Member::kBeingMoved)) return;
+  cpu_set_t here;
+  CPU_ZERO(&here);
+  CPU_SET(core, &here);
+  const bool moved = sched_getaffinity(id, sizeof member.allowed, &member.allowed) == 0 &&
+                     sched_setaffinity(id, sizeof here, &here) == 0;
+  member.moved_to = core;
+  member.state.store(moved ? Member::kMoved : Member::kInJob, std::memory_order_release);
+}
+
+void ThreadPool::enter(Member& member) {
+  int state = Member::kAway;
+  member.state.compare_exchange_strong(state, Member::kInJob);
+}
+
+void ThreadPool::leave(Member& member) {
+  int state = Member::kInJob;
+  if (!member.state.compare_exchange_strong(state, Member::kAway)) {
+    move_back(member, Member::kAway);
+  }
+}
+
+// Leaves the core that this thread was brought to for the one that was there before.
+void ThreadPool::move_back(Member& member, Member::State next) {
+  while (member.state.load(std::memory_order_acquire) == Member::kBeingMoved) sched_yield();
+  if (member.state.load(std::memory_order_acquire) == Member::kMoved) {
+    cpu_set_t elsewhere = member.allowed;
+    CPU_CLR(member.moved_to, &elsewhere);
+    if (CPU_COUNT(&elsewhere) > 0) sched_setaffinity(0, sizeof elsewhere, &elsewhere);
+    sched_setaffinity(0, sizeof member.allowed, &member.allowed);
+  }
+  member.state.store(next, std::memory_order_release);
 }
 
 }  // namespace qe

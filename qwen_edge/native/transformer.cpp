@@ -1,5 +1,5 @@
 // The forward pass: every thread runs it from end to end, sharing each phase's work through a
-// counter and meeting the others between phases.
+// counter.
 #include <algorithm>
 #include <cmath>
 
@@ -30,62 +30,61 @@ void Session::linear(const Matrix& weights, const Activations& input, int rows, 
 
 void Session::run_thread(int thread) {
   const int n = static_cast<int>(rows_.size());
-  int begin, end;
-  WorkCounter& work = counter(thread);
-  while (work.take(n, 1, &begin, &end)) prepare_row(begin);
-  pool_.barrier();
+  pool_.share(thread, counter(thread), n, 1, [&](int row, int) { prepare_row(row); });
   for (int layer = 0; layer < model_.config.layers; ++layer) run_layer(layer, thread);
   if (!logit_rows_.empty()) compute_logits(thread);
 }
 
 void Session::run_layer(int layer, int thread) {
   const LayerWeights& weights = model_.layers[layer];
-  project_qkv(weights, normalize(weights.input_norm, nullptr, thread), thread);
-  pool_.barrier();
+  project_qkv(weights, thread);
   attention(layer, thread);
-  pool_.barrier();
   project_add(weights.output, attended_, thread);
-  pool_.barrier();
-  feed_forward(weights, normalize(weights.post_norm, nullptr, thread), thread);
-  pool_.barrier();
+  feed_forward(weights, thread);
   project_add(weights.down, activated_, thread);
-  pool_.barrier();
 }
 
-// Normalizes and quantizes the residual rows (those listed, or all). A single row is cheaper to
-// compute in every thread than to wait for.
-const Activations& Session::normalize(const float* weight, const std::vector<int>* rows,
-                                      int thread) {
-  const int n = rows ? static_cast<int>(rows->size()) : static_cast<int>(rows_.size());
+void Session::normalize_row(const float* weight, int row, Activations& out, int out_row,
+                            int out_rows) {
   const int hidden = model_.config.hidden;
-  const auto compute = [&](int i, Activations& out, int out_row) {
-    kernels_.isa->rms_norm(hidden_.row(rows ? (*rows)[i] : i), weight, hidden,
-                           model_.config.rms_eps, out.row(out_row));
-    if (kernels_.reference == nullptr) out.quantize(*kernels_.isa, out_row, n, 0, hidden);
-  };
-  if (n == 1) {
-    compute(0, threads_[thread].normed, 0);
-    return threads_[thread].normed;
-  }
-  int begin, end;
-  WorkCounter& work = counter(thread);
-  while (work.take(n, row_chunk(n), &begin, &end)) {
-    for (int i = begin; i < end; ++i) compute(i, normed_, i);
-  }
-  pool_.barrier();
-  return normed_;
+  kernels_.isa->rms_norm(hidden_.row(row), weight, hidden, model_.config.rms_eps, out.row(out_row));
+  if (kernels_.reference == nullptr) out.quantize(*kernels_.isa, out_row, out_rows, 0, hidden);
 }
 
-void Session::project_qkv(const LayerWeights& weights, const Activations& input, int thread) {
+// A phase in which body(input, begin, end) sees the normalized and quantized residual rows (those
+// listed, or all). Several rows are normalized in a phase before it. A single one is cheaper to
+// compute in every thread than to wait for, but not before the thread has items: until then the
+// others may be anywhere, and the row with them.
+template <typename Body>
+void Session::share_normalized(const float* weight, const std::vector<int>* rows, int thread,
+                               int total, int step, const Body& body) {
+  const int n = rows ? static_cast<int>(rows->size()) : static_cast<int>(rows_.size());
+  const auto source = [&](int i) { return rows ? (*rows)[i] : i; };
+  if (n > 1) {
+    pool_.share(thread, counter(thread), n, row_chunk(n), [&](int begin, int end) {
+      for (int i = begin; i < end; ++i) normalize_row(weight, source(i), normed_, i, n);
+    });
+    pool_.share_shrinking(thread, counter(thread), total, step,
+                          [&](int begin, int end) { body(normed_, begin, end); });
+    return;
+  }
+  Activations& own = threads_[thread].normed;
+  bool ready = false;
+  pool_.share_shrinking(thread, counter(thread), total, step, [&](int begin, int end) {
+    if (!ready) normalize_row(weight, source(0), own, 0, 1);
+    ready = true;
+    body(own, begin, end);
+  });
+}
+
+void Session::project_qkv(const LayerWeights& weights, int thread) {
   const struct {
     const Matrix* matrix;
     size_t offset;
   } parts[] = {{&weights.query, 0}, {&weights.key, key_offset_}, {&weights.value, value_offset_}};
   const int total = weights.query.tiles() + weights.key.tiles() + weights.value.tiles();
   const int rows = static_cast<int>(rows_.size());
-  int begin, end;
-  WorkCounter& work = counter(thread);
-  while (work.take_share(total, kTileStep, active_, &begin, &end)) {
+  const auto project = [&](const Activations& input, int begin, int end) {
     int first = 0;
     for (const auto& part : parts) {
       const int from = std::max(begin - first, 0);
@@ -95,7 +94,8 @@ void Session::project_qkv(const LayerWeights& weights, const Activations& input,
       }
       first += part.matrix->tiles();
     }
-  }
+  };
+  share_normalized(weights.input_norm, nullptr, thread, total, kTileStep, project);
 }
 
 void Session::store_keys_values(int layer, int row, int kv_head) {
@@ -227,49 +227,53 @@ void Session::merge_splits(int block_index, int kv_head, AttentionState& state) 
 void Session::attention(int layer, int thread) {
   const int kv_heads = model_.config.kv_heads;
   AttentionScratch& scratch = threads_[thread].attention;
-  int begin, end;
   if (!fused_store_) {
-    WorkCounter& work = counter(thread);
-    while (work.take(static_cast<int>(rows_.size()), 1, &begin, &end)) {
-      for (int h = 0; h < kv_heads; ++h) store_keys_values(layer, begin, h);
-    }
-    pool_.barrier();
+    const int rows = static_cast<int>(rows_.size());
+    pool_.share(thread, counter(thread), rows, 1, [&](int row, int) {
+      for (int h = 0; h < kv_heads; ++h) store_keys_values(layer, row, h);
+    });
   }
-  WorkCounter& work = counter(thread);
-  while (work.take(static_cast<int>(items_.size()), 1, &begin, &end)) {
-    attend_item(layer, items_[begin], scratch);
-  }
+  pool_.share(thread, counter(thread), static_cast<int>(items_.size()), 1,
+              [&](int item, int) { attend_item(layer, items_[item], scratch); });
   if (split_) {
-    pool_.barrier();
-    WorkCounter& merges = counter(thread);
-    while (merges.take(static_cast<int>(blocks_.size()) * kv_heads, 1, &begin, &end)) {
-      if (blocks_[begin / kv_heads].splits > 1) {
-        merge_splits(begin / kv_heads, begin % kv_heads, scratch.whole);
-      }
-    }
+    const int merges = static_cast<int>(blocks_.size()) * kv_heads;
+    pool_.share(thread, counter(thread), merges, 1, [&](int i, int) {
+      if (blocks_[i / kv_heads].splits > 1) merge_splits(i / kv_heads, i % kv_heads, scratch.whole);
+    });
   }
 }
 
 void Session::project_add(const Matrix& weights, const Activations& input, int thread) {
-  const int tiles = weights.tiles(), rows = static_cast<int>(rows_.size());
+  const int rows = static_cast<int>(rows_.size());
   const size_t stride = hidden_.cols();
-  int begin, end;
-  WorkCounter& work = counter(thread);
-  while (work.take_share(tiles, kTileStep, active_, &begin, &end)) {
-    linear(weights, input, rows, begin, end, projected_.data(), stride);
-    const int column = begin * kTileRows;
-    const int columns = std::min(end * kTileRows, weights.rows) - column;
-    for (int i = 0; i < rows; ++i) {
-      kernels_.isa->add(hidden_.row(i) + column, projected_.data() + i * stride + column, columns);
-    }
-  }
+  pool_.share_shrinking(thread, counter(thread), weights.tiles(), kTileStep,
+                        [&](int begin, int end) {
+                          linear(weights, input, rows, begin, end, projected_.data(), stride);
+                          const int column = begin * kTileRows;
+                          const int columns = std::min(end * kTileRows, weights.rows) - column;
+                          for (int i = 0; i < rows; ++i) {
+                            kernels_.isa->add(hidden_.row(i) + column,
+                                              projected_.data() + i * stride + column, columns);
+                          }
+                        });
 }
 
-void Session::feed_forward(const LayerWeights& weights, const Activations& input, int thread) {
+void Session::feed_forward(const LayerWeights& weights, int thread) {
   constexpr int kTiles = kFeedForwardColumns / kTileRows;
-  ThreadScratch& scratch = threads_[thread];
+  const int pieces = (weights.gate.tiles() + kTiles - 1) / kTiles;
+  share_normalized(weights.post_norm, nullptr, thread, pieces, 1,
+                   [&](const Activations& input, int begin, int end) {
+                     for (int piece = begin; piece < end; ++piece) {
+                       feed_forward_piece(weights, input, piece, threads_[thread]);
+                     }
+                   });
+}
+
+// Gate, up and their product for kFeedForwardColumns columns.
+void Session::feed_forward_piece(const LayerWeights& weights, const Activations& input, int piece,
+                                 ThreadScratch& scratch) {
+  constexpr int kTiles = kFeedForwardColumns / kTileRows;
   const int rows = static_cast<int>(rows_.size());
-  const int tiles = weights.gate.tiles(), pieces = (tiles + kTiles - 1) / kTiles;
   const auto slice = [](Matrix matrix, int tile, int tile_count) {
     const size_t row_bytes = matrix.type == Type::kF32 ? 4 : 2;
     matrix.data +=
@@ -278,39 +282,31 @@ void Session::feed_forward(const LayerWeights& weights, const Activations& input
     return matrix;
   };
   const bool keep = kernels_.reference != nullptr || weights.down.group == 0;
-  int begin, end;
-  WorkCounter& work = counter(thread);
-  while (work.take_share(pieces, 1, active_, &begin, &end)) {
-    for (int piece = begin; piece < end; ++piece) {
-      const int count = std::min(tiles - piece * kTiles, kTiles);
-      const int column = piece * kFeedForwardColumns;
-      const Matrix gate = slice(weights.gate, piece * kTiles, count);
-      linear(gate, input, rows, 0, count, scratch.gate.data(), kFeedForwardColumns);
-      linear(slice(weights.up, piece * kTiles, count), input, rows, 0, count, scratch.up.data(),
-             kFeedForwardColumns);
-      for (int i = 0; i < rows; ++i) {
-        const size_t at = static_cast<size_t>(i) * kFeedForwardColumns;
-        // Only kernels that take fp32 activations need them for longer than this.
-        float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
-        kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
-        if (kernels_.reference == nullptr) {
-          // The last piece may be narrower than a group.
-          if (!keep) std::fill(out + gate.rows, out + kFeedForwardColumns, 0.0f);
-          activated_.quantize(*kernels_.isa, i, rows, column, out, gate.rows);
-        }
-      }
+  const int count = std::min(weights.gate.tiles() - piece * kTiles, kTiles);
+  const int column = piece * kFeedForwardColumns;
+  const Matrix gate = slice(weights.gate, piece * kTiles, count);
+  linear(gate, input, rows, 0, count, scratch.gate.data(), kFeedForwardColumns);
+  linear(slice(weights.up, piece * kTiles, count), input, rows, 0, count, scratch.up.data(),
+         kFeedForwardColumns);
+  for (int i = 0; i < rows; ++i) {
+    const size_t at = static_cast<size_t>(i) * kFeedForwardColumns;
+    // Only kernels that take fp32 activations need them for longer than this.
+    float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
+    kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
+    if (kernels_.reference == nullptr) {
+      // The last piece may be narrower than a group.
+      if (!keep) std::fill(out + gate.rows, out + kFeedForwardColumns, 0.0f);
+      activated_.quantize(*kernels_.isa, i, rows, column, out, gate.rows);
     }
   }
 }
 
 void Session::compute_logits(int thread) {
-  const Activations& input = normalize(model_.final_norm, &logit_rows_, thread);
-  const int tiles = model_.head.tiles(), rows = static_cast<int>(logit_rows_.size());
-  int begin, end;
-  WorkCounter& work = counter(thread);
-  while (work.take_share(tiles, kTileStep, active_, &begin, &end)) {
-    linear(model_.head, input, rows, begin, end, logits_.data(), logits_stride_);
-  }
+  const int rows = static_cast<int>(logit_rows_.size());
+  share_normalized(model_.final_norm, &logit_rows_, thread, model_.head.tiles(), kTileStep,
+                   [&](const Activations& input, int begin, int end) {
+                     linear(model_.head, input, rows, begin, end, logits_.data(), logits_stride_);
+                   });
 }
 
 }  // namespace qe

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.records import MissingError, Records
 from benchmarks.report import report
+from benchmarks.soak import MIB, Minute, judge
 from benchmarks.targets import LLAMA_TYPES, OURS, outcome, targets
 
 MACHINE = {
@@ -90,3 +91,28 @@ def test_committed_results_make_a_report():
     committed = (folder / "RESULTS.md").read_text(encoding="utf-8")
     titles = [line for line in page.splitlines() if line.startswith("#")]
     assert titles == [line for line in committed.splitlines() if line.startswith("#")]
+
+
+def test_unequal_cores_waiting_and_soak_are_told(tmp_path):
+    speeds = {"first": [100.0, 100.0], "second": [50.0, 60.0], "both": [135.0, 144.0]}
+    cores = {
+        "turns": 2,
+        "period_ms": 10.0,
+        "date": "2026-01-01",
+        "taken": {"0.5": [0.4, 0.5]},
+        "speeds": {"prefill": {"0.5": speeds}},
+    }
+    (tmp_path / "unequal_cores.json").write_text(json.dumps(cores))
+    names = ("idle_share", "after_call", "step", "step_after_pause", "busy_share")
+    idle = {"threads": 2, "date": "2026-01-01", "samples": {n: [0.001] for n in names}}
+    (tmp_path / "idle.json").write_text(json.dumps(idle))
+    minute = Minute(10, 100 * MIB, 20 * MIB, 8, 2, 3, 50.0, 1e9)
+    soak = judge([minute] * 10, 30, True, 4, 0.8)
+    (tmp_path / "soak.json").write_text(json.dumps(soak))
+    page = report(Records(tmp_path))
+    assert row_of(page, "prefill") == (
+        "| prefill | 50 % | 45 % | 100 | 55.0 | 140 | 90.0 (90.0 to 90.0) % |"
+    )
+    assert "uses 0.100 (0.100 to 0.100) % of a core" in page
+    assert "100 mixed requests" in page
+    assert "8 open files" in page

@@ -119,6 +119,12 @@ class Terminal:
         start, self._seen = self._seen, place + len(text)
         return self.screen[start : self._seen]
 
+    def processor_seconds(self) -> float:
+        """Processor time of all its threads so far."""
+        facts = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        # Fields 14 and 15 of proc(5), in user and in kernel mode; the split left out two.
+        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+
     def finish(self, timeout: float = 30) -> int:
         """Reads to the end; returns the exit code."""
         end = time.monotonic() + timeout

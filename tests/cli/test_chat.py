@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,20 @@ def test_turns_at_a_terminal(home: Path, columns: int) -> None:
     assert "Traceback" not in screen.screen
     (conversation,) = saved(home)
     assert questions(conversation) == ["Hello!", "你好，世界！" * 5]
+
+
+def test_waiting_for_a_question_uses_no_processor(home: Path) -> None:
+    with terminal(home, "chat", *DEMO, *EXACT) as screen:
+        begin(screen)
+        screen.send("Hello!\r")
+        screen.wait_for("\n" + PROMPT)
+        # What follows an answer, saving for one, is done after half a second.
+        time.sleep(0.5)
+        before = screen.processor_seconds()
+        time.sleep(2)
+        assert screen.processor_seconds() - before <= 0.02
+        screen.send(CTRL_D)
+        assert screen.finish() == 0
 
 
 def test_lines_are_edited_and_remembered(home: Path) -> None:

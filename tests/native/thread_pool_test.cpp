@@ -1,0 +1,196 @@
+// The thread pool: every item done once, phases in order whatever holds a thread up, and threads
+// where they were afterwards. Prints "N passed, N failed" and exits 1 on a failure.
+#include "thread_pool.h"
+
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "c_api.h"
+#include "status.h"
+
+namespace {
+
+int passed = 0, failed = 0;
+
+void check(bool condition, const char* name, long value = 0) {
+  condition ? ++passed : ++failed;
+  if (!condition) std::printf("FAILED %s: %ld\n", name, value);
+}
+
+double processor_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+cpu_set_t allowed(int id) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(id, sizeof set, &set);
+  return set;
+}
+
+void sleep_milliseconds(int time) { std::this_thread::sleep_for(std::chrono::milliseconds(time)); }
+
+// A job of phases each of which reads what the one before has written, without atomics: a thread
+// sanitizer sees it if a phase begins too early.
+struct Chain {
+  static constexpr int kPhases = 40, kItems = 37;
+
+  Chain() : values(kPhases, std::vector<int>(kItems)), counters(kPhases) {}
+
+  // Computes phase by phase; before(thread, phase, item) may hold a thread up.
+  template <typename Before>
+  void run(qe::ThreadPool& pool, int threads, const Before& before) {
+    for (qe::WorkCounter& counter : counters) counter.reset();
+    for (std::vector<int>& phase : values) std::fill(phase.begin(), phase.end(), 0);
+    pool.run(threads, true, [&](int thread) {
+      for (int p = 0; p < kPhases; ++p) {
+        const auto body = [&](int begin, int end) {
+          before(thread, p, begin);
+          for (int i = begin; i < end; ++i) {
+            values[p][i] += p == 0 ? i : values[p - 1][(i + 5) % kItems] + 1;
+          }
+        };
+        if (p % 2 == 0) {
+          pool.share(thread, counters[p], kItems, 1 + p % 5, body);
+        } else {
+          pool.share_shrinking(thread, counters[p], kItems, 2, body);
+        }
+      }
+    });
+  }
+
+  bool right() const {
+    for (int i = 0; i < kItems; ++i) {
+      if (values[kPhases - 1][i] != (i + 5 * (kPhases - 1)) % kItems + kPhases - 1) return false;
+    }
+    return true;
+  }
+
+  std::vector<std::vector<int>> values;
+  std::vector<qe::WorkCounter> counters;
+};
+
+void every_item_once(int threads, int rounds) {
+  qe::ThreadPool pool(threads);
+  Chain chain;
+  for (int round = 0; round < rounds; ++round) {
+    for (int active = 1; active <= threads; ++active) {
+      chain.run(pool, active, [](int, int, int) {});
+      check(chain.right(), "every item is done once, in order", active);
+    }
+  }
+}
+
+// A thread that holds items for long is brought to another core, if there is one, and afterwards
+// all may run where they might before.
+void held_up(int threads, int slow_thread) {
+  qe::ThreadPool pool(threads);
+  Chain chain;
+  const cpu_set_t before = allowed(0);
+  std::mutex lock;
+  std::set<int> ids;
+  int narrowed = 0;
+  const auto note_thread = [&](int, int, int) {
+    const std::lock_guard<std::mutex> guard(lock);
+    ids.insert(static_cast<int>(syscall(SYS_gettid)));
+  };
+  chain.run(pool, threads, [&](int thread, int phase, int item) {
+    note_thread(thread, phase, item);
+    if (phase > 2) return;
+    // Others get their share; the slow one keeps its items long enough to be waited for.
+    sleep_milliseconds(thread == slow_thread ? 20 : 1);
+    const cpu_set_t now = allowed(0);
+    if (thread == slow_thread && CPU_COUNT(&now) < CPU_COUNT(&before)) ++narrowed;
+  });
+  check(chain.right(), "a slow thread's items are waited for", slow_thread);
+  if (CPU_COUNT(&before) > 1) check(narrowed > 0, "a slow thread is fetched", slow_thread);
+  // Whoever was fetched at the very end goes back as soon as it has found that the job is over.
+  for (int tries = 0; tries < 3; ++tries) chain.run(pool, threads, note_thread);
+  sleep_milliseconds(50);
+  for (const int id : ids) {
+    const cpu_set_t after = allowed(id);
+    check(CPU_EQUAL(&before, &after), "threads may run where they might before", id);
+  }
+  check(chain.right(), "and so are later ones", slow_thread);
+}
+
+// A thread that does not come at all takes no items, and nobody waits for it before the end.
+void absent(int threads) {
+  qe::ThreadPool pool(threads);
+  std::vector<qe::WorkCounter> counters(2);
+  for (qe::WorkCounter& counter : counters) counter.reset();
+  std::atomic<bool> over{false};
+  bool absent_got_items = false;
+  pool.run(threads, true, [&](int thread) {
+    if (thread == 1) {
+      while (!over.load()) std::this_thread::yield();
+    }
+    for (qe::WorkCounter& counter : counters) {
+      pool.share(thread, counter, 10, 1, [&](int, int) {
+        if (thread == 1) absent_got_items = true;
+      });
+    }
+    if (thread == 0) over.store(true);
+  });
+  check(!absent_got_items, "phases end without a thread that is elsewhere");
+}
+
+// Processor time, not time on the clock: other programs do not change it.
+void idle(int threads) {
+  qe::ThreadPool pool(threads);
+  Chain chain;
+  chain.run(pool, threads, [](int, int, int) {});
+  const double begin = processor_seconds();
+  sleep_milliseconds(500);
+  const double used = processor_seconds() - begin;
+  check(used < 0.005, "an idle pool uses no processor, microseconds",
+        static_cast<long>(used * 1e6));
+}
+
+// Its passes go through a pool of their own.
+void bandwidth(int threads) {
+  double seconds[3] = {};
+  check(qe_read_bandwidth(8 << 20, threads, 3, seconds) == 0, "bandwidth is measured", threads);
+  for (const double pass : seconds) check(pass > 0, "every pass takes time", threads);
+  check(qe_read_bandwidth(8 << 20, 0, 3, seconds) != 0, "and needs a thread");
+}
+
+void bad_number(int threads) {
+  bool refused = false;
+  try {
+    qe::ThreadPool pool(threads);
+  } catch (const qe::Error&) {
+    refused = true;
+  }
+  check(refused, "so many threads are refused", threads);
+}
+
+}  // namespace
+
+int main() {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  for (const int threads : {1, 2, 3, 2 * cores, 9}) every_item_once(threads, 20);
+  for (const int threads : {2, 4}) {
+    for (int slow = 0; slow < threads; ++slow) held_up(threads, slow);
+    absent(threads);
+  }
+  for (const int threads : {1, 2, 8}) idle(threads);
+  for (const int threads : {1, 3}) bandwidth(threads);
+  bad_number(0);
+  bad_number(255);
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed > 0;
+}
