@@ -110,7 +110,7 @@ def test_unequal_cores_waiting_and_soak_are_told(tmp_path):
     soak = judge([minute] * 10, 30, True, 4, 0.8)
     (tmp_path / "soak.json").write_text(json.dumps(soak))
     page = report(Records(tmp_path))
-    assert row_of(page, "prefill") == (
+    assert row_of(page, "prefill | 50 %") == (
         "| prefill | 50 % | 45 % | 100 | 55.0 | 140 | 90.0 (90.0 to 90.0) % |"
     )
     assert "uses 0.100 (0.100 to 0.100) % of a core" in page
