@@ -18,7 +18,7 @@ from qwen_edge.cli.bench_values import (
     value_range,
 )
 from qwen_edge.cli.language import translate
-from qwen_edge.cli.report import heading, paragraph
+from qwen_edge.cli.report import heading, markdown_table, paragraph
 from qwen_edge.cli.terminal import note, out, table, width
 from qwen_edge.cli.text_cells import cell_width, padded
 from qwen_edge.session.bench_compare import compare
@@ -135,7 +135,7 @@ def show_markdown(report: Report) -> None:
         out(f"{line}  ")
     out("")
     if report.kind == "article":
-        _markdown_table(
+        markdown_table(
             ("what", "value"), [(translate(name), value) for name, value in article_rows(report)]
         )
         speeds = report.find("answer-speed")
@@ -144,7 +144,7 @@ def show_markdown(report: Report) -> None:
             repeats = ", ".join(amount("tokens/s", speed) for speed in speeds.samples)
             out(f"{translate('The repeats, tokens/s')}: {repeats}")
     else:
-        _markdown_table(("what", "median", "range", "samples"), [_row(m) for m in report.measures])
+        markdown_table(("what", "median", "range", "samples"), [_row(m) for m in report.measures])
     for remark in report.remarks:
         out("")
         out(f"- {remark_text(remark)}")
@@ -153,13 +153,6 @@ def show_markdown(report: Report) -> None:
 def _row(measure: Measure) -> tuple[str, ...]:
     name = part_name(Part(measure.key, measure.size))
     return name, figure(measure), value_range(measure).strip("()"), str(len(measure.samples))
-
-
-def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    out("| " + " | ".join(map(translate, titles)) + " |")
-    out("|---" * len(titles) + "|")
-    for row in rows:
-        out("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
 
 
 def show_comparison(
@@ -189,7 +182,7 @@ def show_comparison(
         )
     titles = ("what", "A", "B", "change", "verdict")
     if as_markdown:
-        _markdown_table(titles, rows)
+        markdown_table(titles, rows)
     elif width() >= _WIDE:
         table(rows, titles)
     else:

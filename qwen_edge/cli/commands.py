@@ -24,6 +24,7 @@ COMMANDS = {
     "chat": "Talk with a model.",
     "run": "Answer one prompt, from arguments or standard input.",
     "bench": "Measure speed and memory on this device.",
+    "eval": "Measure how well a model predicts or answers.",
     "models": "List, inspect and remove the models on this device.",
     "convert": "Turn a checkpoint into a model file.",
     "doctor": "Look at this device and say what it can run.",

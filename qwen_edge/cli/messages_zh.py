@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qwen_edge.cli.bench_zh import BENCH
+from qwen_edge.cli.eval_zh import EVAL
 from qwen_edge.cli.findings_zh import FINDINGS
 from qwen_edge.cli.help_zh import HELP
 
@@ -410,5 +411,5 @@ _DOCTOR = {
     "{model} for this much RAM": "这样大的内存适合 {model}",
 }
 
-MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | HELP
+MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | EVAL | HELP
 """English template -> Chinese template, with the same fields."""

@@ -55,6 +55,14 @@ def finding(severity: str, sentence: str, hint: str, values: Mapping[str, object
         paragraph(localized(hint, values), 2)
 
 
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Writes a table in Markdown; the titles may have translations."""
+    out("| " + " | ".join(map(translate, titles)) + " |")
+    out("|---" * len(titles) + "|")
+    for row in rows:
+        out("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+
+
 def explained_rows(lines: Sequence[Explained]) -> list[tuple[str, str]]:
     """Settings with value and origin, for ``named_values``."""
     return [(line.key, f"{line.value} ({_origin(line.origin)})") for line in lines]

@@ -87,6 +87,23 @@ QE_API int32_t qe_sampler_sample(qe_sampler* sampler, float* logits, int32_t* to
 QE_API int32_t qe_logprobs(const float* logits, int32_t vocab, int32_t token, int32_t n,
                            int32_t* ids, double* logprobs, double* token_logprob);
 
+// Rows of logits [vocab] judged, by address; the threads share the rows. A row that holds what is
+// no number fails. Of each row: the natural log probability of a token, and the most likely id (the
+// first of several).
+QE_API int32_t qe_score_rows(const float* const* rows, int32_t n, int32_t vocab,
+                             const int32_t* tokens, int32_t threads, double* logprobs,
+                             int32_t* top);
+// The Kullback-Leibler divergence in nats of each row from the row of truth beside it.
+QE_API int32_t qe_compare_rows(const float* const* truth, const float* const* rows, int32_t n,
+                               int32_t vocab, int32_t threads, double* divergences);
+// Log probabilities as codes [n, vocab], evenly spaced between a row's lowest and highest. `ranges`
+// is [n, 2]: the lowest, and the step between two codes.
+QE_API int32_t qe_pack_rows(const float* const* rows, int32_t n, int32_t vocab, int32_t threads,
+                            float* ranges, uint16_t* codes);
+// The log probabilities [n, vocab] that codes stand for.
+QE_API int32_t qe_unpack_rows(const float* ranges, const uint16_t* codes, int32_t n, int32_t vocab,
+                              int32_t threads, float* rows);
+
 // Seconds that all threads together took to read a buffer of so many bytes (rounded down to MiB),
 // one entry for each pass. The buffer lives only as long as the call.
 QE_API int32_t qe_read_bandwidth(uint64_t bytes, int32_t threads, int32_t passes, double* seconds);

@@ -18,7 +18,7 @@ from qwen_edge.session.select import RuntimeConfig, allowed_bytes, drafts_of, se
 from qwen_edge.session.settings import Settings
 
 # Address space that a thread's stack reserves: 8 MiB with glibc, 1 MiB with Android's libc.
-_THREAD_STACK = 8 << 20
+THREAD_STACK = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Plan:
         return MemoryCap(
             self.budget,
             mapped=self.facts.weight_bytes,
-            address_only=threads * _THREAD_STACK,
+            address_only=threads * THREAD_STACK,
         )
 
 

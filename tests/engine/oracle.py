@@ -112,6 +112,23 @@ def take_weights(model: Qwen3ForCausalLM, packed: PackedModel) -> None:
             parameter.data = values.reshape(parameter.shape)
 
 
+def oracle_of(packed: PackedModel) -> Qwen3ForCausalLM:
+    """transformers with the shape and the weights of a model file."""
+    c = packed.config
+    shape = {
+        "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
+        "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim,
+        "vocab_size": c.vocab_size, "tie_word_embeddings": c.tied,
+    }  # fmt: skip
+    model = random_model(shape)
+    base = torch.tensor(c.rope_theta, dtype=torch.float64)
+    steps = torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim
+    model.model.rotary_emb.inv_freq = (1.0 / base**steps).float()
+    take_weights(model, packed)
+    return model
+
+
 def oracle_logits(model: Qwen3ForCausalLM, ids: list[int]) -> np.ndarray:
     """fp32 [tokens, vocab]."""
     with torch.no_grad():

@@ -15,7 +15,7 @@ from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.session.models import demo_path
 from qwen_edge.text.chat_template import encode_chat
 from qwen_edge.text.tokenizer import Tokenizer
-from tests.engine.oracle import random_model, take_weights
+from tests.engine.oracle import oracle_of
 
 LENGTH = 64
 QUESTIONS = ["Hello!", "Who are you?", "What is 7 + 5?", "你好", "Tell me a short story."]
@@ -29,19 +29,7 @@ def demo() -> Iterator[PackedModel]:
 
 @pytest.fixture(scope="module")
 def oracle(demo: PackedModel) -> Qwen3ForCausalLM:
-    c = demo.config
-    shape = {
-        "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim,
-        "vocab_size": c.vocab_size, "tie_word_embeddings": c.tied,
-    }  # fmt: skip
-    model = random_model(shape)
-    base = torch.tensor(c.rope_theta, dtype=torch.float64)
-    steps = torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim
-    model.model.rotary_emb.inv_freq = (1.0 / base**steps).float()
-    take_weights(model, demo)
-    return model
+    return oracle_of(demo)
 
 
 def test_it_is_small() -> None:

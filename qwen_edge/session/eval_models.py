@@ -1,0 +1,212 @@
+"""The models of an evaluation: their vocabularies, their engines, and whether they fit together."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.errors import MemoryLimitError
+from qwen_edge.host.sizes import format_size
+from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.native.checksum import checksum
+from qwen_edge.session.footprint import INTERPRETER_BYTES, predict_peak
+from qwen_edge.session.memory import MemoryCap, memory_errors
+from qwen_edge.session.models import resolve
+from qwen_edge.session.plan import THREAD_STACK, Plan, make_plan
+from qwen_edge.session.select import allowed_bytes
+from qwen_edge.session.settings import Settings
+from qwen_edge.text.tokenizer import Tokenizer
+
+_TOKENIZER = "tokenizer"
+# Rows whose logits are computed in one call: as many as this holds, within limits.
+_LOGIT_BYTES, _FEWEST_ROWS, _MOST_ROWS = 32 << 20, 8, 128
+
+
+@dataclass(frozen=True)
+class Precision:
+    """With what accuracy a model computes.
+
+    Attributes:
+        kv_type: of the cache.
+        activations: ``int8`` as in daily use, or ``f32``, which is slow.
+    """
+
+    kv_type: str
+    activations: str
+
+
+def logit_rows(vocab: int) -> int:
+    """How many rows of logits are held at a time."""
+    return min(max(_LOGIT_BYTES // (4 * vocab), _FEWEST_ROWS), _MOST_ROWS)
+
+
+class Words:
+    """A model's file with its tokenizer, before anything is computed; a context manager.
+
+    Args:
+        flags: settings as on the command line; ``model`` among them, or the one set elsewhere.
+
+    Attributes:
+        path: the file.
+        model: the file, open.
+        tokenizer: of the model.
+
+    Raises:
+        UsageError: a bad setting.
+        ModelNotFoundError: there is no such model.
+        DamagedModelError: it cannot be used.
+    """
+
+    def __init__(self, flags: Mapping[str, object]) -> None:
+        named = Settings.load(flags).values.get("model")
+        self.path: Path = resolve(str(named.value) if named else None).path
+        self.model: PackedModel = open_model(self.path)
+        try:
+            table = self.model.tensors[_TOKENIZER]
+            self.tokenizer = Tokenizer.from_blob(
+                self.model.address(_TOKENIZER), table.nbytes, owner=self.model
+            )
+        except BaseException:
+            self.model.close()
+            raise
+
+    def __enter__(self) -> Words:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.model.close()
+
+    @property
+    def vocab(self) -> int:
+        """Length of a row of logits, which may exceed the tokenizer's vocabulary."""
+        return self.model.config.vocab_size
+
+    def identity(self) -> int:
+        """64 bits of what the ids stand for: equal for models whose logits can be compared."""
+        known = self.tokenizer.vocab_size
+        text = self.tokenizer.decode_bytes(range(known))
+        return checksum(text, checksum(struct.pack("<II", self.vocab, known)))
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Engines side by side.
+
+    Attributes:
+        plans: of the models.
+        engines: likewise.
+        poll: called between calls; raises where too much memory is in use.
+    """
+
+    plans: Sequence[Plan]
+    engines: Sequence[NativeEngine]
+    poll: Callable[[], None]
+
+    def about(self, index: int) -> dict[str, object]:
+        """What decides a model's figures, in plain types."""
+        config = self.engines[index].config
+        return {
+            "model": self.plans[index].model.name,
+            "kv": config.kv_type,
+            "activations": config.activations,
+            "isa": isa_name() if config.activations == "int8" else "scalar",
+        }
+
+
+@contextlib.contextmanager
+def load_engines(
+    flags: Mapping[str, object],
+    models: Sequence[Path],
+    context: int,
+    precision: Precision,
+    *,
+    packs: bool = False,
+) -> Iterator[Engines]:
+    """Loads one model or two under one memory cap.
+
+    Args:
+        flags: settings as on the command line.
+        models: the files.
+        context: tokens of the longest sequence.
+        precision: of all of them.
+        packs: whether rows of logits are packed or unpacked besides.
+
+    Raises:
+        DamagedModelError: a model cannot be used.
+        MemoryLimitError: they do not fit.
+        UsageError: a bad setting, a context that a model does not take among them.
+    """
+    wanted = dict(flags) | {"context": context, "lookup": "off"}
+    # What the settings do not know is close enough to fp16 for the first look at memory.
+    wanted["kv"] = "f16" if precision.kv_type == "f32" else precision.kv_type
+    with contextlib.ExitStack() as stack:
+        plans = []
+        for path in models:
+            plans.append(make_plan(wanted | {"model": str(path)}))
+            stack.callback(plans[-1].model.close)
+        configs = [_engine_config(plan, precision) for plan in plans]
+        _check_memory(plans, configs, packs)
+        cap = stack.enter_context(_memory_cap(plans))
+        engines = []
+        for plan, config in zip(plans, configs, strict=True):
+            with memory_errors():
+                engines.append(NativeEngine(plan.model, config))
+            stack.callback(engines[-1].close)
+        yield Engines(plans, engines, cap.watch.poll)
+
+
+def _engine_config(plan: Plan, precision: Precision) -> EngineConfig:
+    return replace(
+        plan.engine,
+        kv_type=precision.kv_type,
+        activations=precision.activations,
+        prefill_rows=_MOST_ROWS,
+        drafts=0,
+    )
+
+
+def _check_memory(plans: Sequence[Plan], configs: Sequence[EngineConfig], packs: bool) -> None:
+    """Refuses what does not fit; the prediction of a single plan leaves out the rows of logits."""
+    needed = INTERPRETER_BYTES
+    for plan, config in zip(plans, configs, strict=True):
+        vocab = plan.facts.config.vocab_size
+        rows = logit_rows(vocab)
+        # Drafts are rows whose logits are wanted, too.
+        needed += predict_peak(plan.facts, replace(config, drafts=rows - 1)) - INTERPRETER_BYTES
+        needed += 4 * rows * vocab if packs else 0
+    allowed = allowed_bytes(plans[0].profile, plans[0].settings.wishes())
+    if needed <= allowed:
+        return
+    values: dict[str, object] = {
+        "needed": format_size(needed),
+        "allowed": format_size(allowed),
+        "model": plans[0].model.name,
+    }
+    if len(plans) > 1:
+        raise MemoryLimitError(
+            "{model} and {other} side by side need {needed} of memory, and {allowed} may be taken.",
+            "Take them one after the other: --save-reference FILE with {other}, then "
+            "--reference FILE.",
+            other=plans[1].model.name,
+            **values,
+        )
+    raise MemoryLimitError(
+        "Evaluating {model} needs {needed} of memory, and {allowed} may be taken.",
+        "Close other apps, or use a smaller model.",
+        **values,
+    )
+
+
+def _memory_cap(plans: Sequence[Plan]) -> MemoryCap:
+    threads = sum(max(plan.engine.threads, plan.engine.prefill_threads) for plan in plans)
+    return MemoryCap(
+        plans[0].budget,
+        mapped=sum(plan.facts.weight_bytes for plan in plans),
+        # Short-lived threads share the judging of rows.
+        address_only=2 * threads * THREAD_STACK,
+    )
