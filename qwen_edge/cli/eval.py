@@ -19,6 +19,7 @@ from qwen_edge.session.eval_choices import LETTER, SCORINGS
 from qwen_edge.session.eval_models import Precision
 from qwen_edge.session.eval_questions import read_questions
 from qwen_edge.session.eval_result import Report
+from qwen_edge.session.eval_windows import DEFAULT_CONTEXT
 from qwen_edge.session.plan import Plan
 from qwen_edge.session.setting_table import parse_value, setting
 
@@ -141,7 +142,7 @@ def _text_run(values: Values, watcher: _Watcher) -> TextRun:
     reference, save = values.text("reference"), values.text("save_reference")
     options = TextOptions(
         context=length,
-        stride=_number(values, "stride", length or 512),
+        stride=_number(values, "stride", length or DEFAULT_CONTEXT),
         limit=_number(values, "limit", 1 << 30),
         special=values.switch("special"),
         against=values.text("against"),

@@ -325,9 +325,7 @@ def test_forged_numbers_are_refused(
     reference: bytes, tmp_path: Path, field: int, value: int
 ) -> None:
     numbers = list(_HEADER.unpack_from(reference))
-    if numbers[field] == value:
-        pytest.skip("the true value")
-    numbers[field] = value
+    numbers[field] = value if numbers[field] != value else value + 1
     path = tmp_path / "file"
     path.write_bytes(forged(reference, numbers))
     with pytest.raises(UsageError):
