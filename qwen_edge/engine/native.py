@@ -10,6 +10,7 @@ from types import TracebackType
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.errors import UsageError
+from qwen_edge.model.config import layer_orders
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.native.checksum import checksum
 from qwen_edge.native.library import STATUS_FORMAT, STATUS_IO, check, library_path, load
@@ -52,8 +53,13 @@ class _Tensor(ctypes.Structure):
         ("cols", ctypes.c_int32),
         ("group", ctypes.c_int32),
         ("has_min", ctypes.c_int32),
+        ("has_zero", ctypes.c_int32),
         ("codebook", ctypes.c_int8 * 16),
     )
+
+
+class _Order(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("count", ctypes.c_uint64))
 
 
 class _SessionParams(ctypes.Structure):
@@ -121,6 +127,7 @@ def _tensor(model: PackedModel, info: TensorInfo) -> _Tensor:
         info.cols,
         info.group,
         int(info.has_min),
+        int(info.has_zero),
         (ctypes.c_int8 * 16)(*codebook),
     )
 
@@ -134,13 +141,21 @@ def _create_model(model: PackedModel) -> ctypes.c_void_p:
         # A tied head is not in the file: its entry stays null.
         if name in model.tensors:
             tensors[i] = _tensor(model, model.tensors[name])
+    orders = [name for i in range(c.layers) for name in layer_orders(i)]
+    order_table = (_Order * len(orders))()
+    for i, name in enumerate(orders):
+        # Those that the file lacks stay null, too: columns in their own order.
+        if name in model.tensors:
+            order_table[i] = _Order(model.address(name), model.tensors[name].nbytes // 4)
     config = _Config(
         c.layers, c.hidden_size, c.intermediate_size, c.heads, c.kv_heads, c.head_dim, c.vocab_size,
         c.max_positions, c.rms_norm_eps, c.rope_theta,
     )  # fmt: skip
     handle = ctypes.c_void_p()
     check(
-        _library().qe_model_create(ctypes.byref(config), tensors, len(names), ctypes.byref(handle))
+        _library().qe_model_create(
+            ctypes.byref(config), tensors, len(names), order_table, ctypes.byref(handle)
+        )
     )
     return handle
 

@@ -12,6 +12,13 @@ from qwen_edge.model.container import ContainerError, show
 ARCHITECTURE = "qwen3"
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
+ORDERED = {
+    "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o": ("self_attn.o_proj",),
+    "mlp.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down": ("mlp.down_proj",),
+}
+"""The matrices of a layer that take the same activations in, and so share a column order."""
 # What the native library computes; far beyond any real model.
 LARGEST_DIMENSION = 1 << 20
 MOST_LAYERS = 1024
@@ -164,6 +171,22 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if not config.tied:
         shapes[HEAD] = (config.vocab_size, hidden)
     return shapes
+
+
+def order_shapes(config: ModelConfig) -> dict[str, int]:
+    """Columns of the matrices that may share an order, by the order's name; see packed.py."""
+    queries = config.heads * config.head_dim
+    widths = (config.hidden_size, queries, config.hidden_size, config.intermediate_size)
+    return {
+        name: width
+        for i in range(config.layers)
+        for name, width in zip(layer_orders(i), widths, strict=True)
+    }
+
+
+def layer_orders(layer: int) -> tuple[str, ...]:
+    """Names of the column orders that a layer may have, in the order in which they are used."""
+    return tuple(f"model.layers.{layer}.{inputs}.order" for inputs in ORDERED)
 
 
 def parameter_count(config: ModelConfig) -> int:

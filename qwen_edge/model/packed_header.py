@@ -13,13 +13,15 @@ from qwen_edge.model.config import (
     config_from,
     generation_from,
     integer,
+    order_shapes,
     tensor_shapes,
 )
 from qwen_edge.model.container import Container, ContainerError, Entry, show
 from qwen_edge.quant.layout import Layout
 
 FORMAT = "qedge"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest. Files that have neither zero points nor column orders are of version 1."""
 ALIGNMENT = 64
 HEADER_LIMIT = 16 << 20
 TOKENIZER = "tokenizer"
@@ -39,6 +41,7 @@ class TensorInfo:
         cols: without padding.
         group: columns that share a scale, 0 for the unpacked types.
         has_min: whether each scale has a minimum.
+        has_zero: whether the minimums are zero points.
         codebook: 16 signed bytes for ``q4``, else empty.
         offset: of its first byte in the file, a multiple of 64.
         nbytes: its size.
@@ -50,6 +53,7 @@ class TensorInfo:
     cols: int
     group: int
     has_min: bool
+    has_zero: bool
     codebook: tuple[int, ...]
     offset: int
     nbytes: int
@@ -57,7 +61,9 @@ class TensorInfo:
     @property
     def layout(self) -> Layout:
         """How its weights are stored."""
-        return Layout(self.type, self.rows, self.cols, self.group, self.has_min, self.codebook)
+        return Layout(
+            self.type, self.rows, self.cols, self.group, self.has_min, self.codebook, self.has_zero
+        )
 
 
 class Contents(NamedTuple):
@@ -131,21 +137,21 @@ def _notes(table: Mapping[str, Any]) -> Mapping[str, object]:
 def _tensors(
     config: ModelConfig, described: Mapping[str, Any], entries: Mapping[str, Entry]
 ) -> Mapping[str, TensorInfo]:
-    expected = tensor_shapes(config)
+    expected, orders = tensor_shapes(config), order_shapes(config)
     for name, entry in entries.items():
         if name.startswith(PADDING):
             if entry.dtype != "U8" or entry.end - entry.begin >= ALIGNMENT:
                 raise ContainerError(f"its tensor {show(name)} is not padding")
         elif name not in described:
             raise ContainerError(f"its tensor {show(name)} is not described")
-        elif name not in expected and name != TOKENIZER:
+        elif name not in expected and name not in orders and name != TOKENIZER:
             raise ContainerError(f"its tensor {show(name)} does not belong to the model")
     tensors: dict[str, TensorInfo] = {}
-    for name in (*expected, TOKENIZER):
+    for name in (*expected, TOKENIZER, *(name for name in orders if name in entries)):
         if name not in entries or name not in described:
             raise ContainerError(f"it has no tensor {name}")
         tensors[name] = _tensor(name, described[name], entries[name])
-        _check_role(tensors[name], expected.get(name))
+        _check_role(tensors[name], expected.get(name), orders.get(name))
     if described.keys() != tensors.keys():
         extra = next(name for name in described if name not in tensors)
         raise ContainerError(f"it describes a tensor {show(extra)} that it does not have")
@@ -155,14 +161,16 @@ def _tensors(
 def _tensor(name: str, value: Any, entry: Entry) -> TensorInfo:
     if not isinstance(value, dict):
         raise ContainerError(f"its tensor {name} is not described by a table")
-    kind, codebook, has_min = value.get("type"), value.get("codebook", []), value.get("min", False)
+    kind, codebook = value.get("type"), value.get("codebook", [])
+    has_min, has_zero = value.get("min", False), value.get("zero", False)
     if (
         not isinstance(kind, str)
         or not isinstance(has_min, bool)
+        or not isinstance(has_zero, bool)
         or not isinstance(codebook, list)
         or not {int}.issuperset(map(type, codebook))
     ):
-        raise ContainerError(f"its tensor {name} has a malformed type, min or codebook")
+        raise ContainerError(f"its tensor {name} has a malformed type, min, zero or codebook")
     try:
         layout = Layout(
             type=kind,
@@ -171,6 +179,7 @@ def _tensor(name: str, value: Any, entry: Entry) -> TensorInfo:
             group=integer({"group": value.get("group", 0)}, "group", 0, 128),
             has_min=has_min,
             codebook=tuple(codebook),
+            has_zero=has_zero,
         )
     except (ValueError, ContainerError) as error:
         raise ContainerError(f"its tensor {name} is malformed: {error}") from None
@@ -186,13 +195,16 @@ def _tensor(name: str, value: Any, entry: Entry) -> TensorInfo:
     if entry.begin % ALIGNMENT:
         raise ContainerError(f"its tensor {name} does not begin at a multiple of {ALIGNMENT}")
     return TensorInfo(
-        name, kind, layout.rows, layout.cols, layout.group, has_min, layout.codebook, entry.begin,
-        entry.end - entry.begin,
+        name, kind, layout.rows, layout.cols, layout.group, has_min, has_zero, layout.codebook,
+        entry.begin, entry.end - entry.begin,
     )  # fmt: skip
 
 
-def _check_role(info: TensorInfo, shape: tuple[int, ...] | None) -> None:
-    if shape is None:
+def _check_role(info: TensorInfo, shape: tuple[int, ...] | None, order: int | None) -> None:
+    if order is not None:
+        shape = (4 * order,)
+        good = info.type == "u8" and (info.rows, info.cols) == (1, 4 * order)
+    elif shape is None:
         good = info.type == "u8" and info.rows == 1
     elif len(shape) == 1:
         good = info.type == "f32" and (info.rows, info.cols) == (1, shape[0])

@@ -10,13 +10,12 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from qwen_edge import __version__
-from qwen_edge.model.config import ARCHITECTURE, GenerationDefaults, ModelConfig
+from qwen_edge.model.config import ARCHITECTURE, GenerationDefaults, ModelConfig, order_shapes
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.packed_header import (
     ALIGNMENT,
     DTYPES,
     FORMAT,
-    FORMAT_VERSION,
     HEADER_LIMIT,
     PADDING,
 )
@@ -50,7 +49,15 @@ def _describe(layout: Layout) -> dict[str, Any]:
         table["group"] = layout.group
     if layout.type == "q4":
         table |= {"min": layout.has_min, "codebook": list(layout.codebook)}
+    if layout.has_zero:
+        table["zero"] = True
     return table
+
+
+def _format_version(config: ModelConfig, tensors: Mapping[str, Layout]) -> int:
+    """The oldest that has what the file uses, so that older programs read all they can."""
+    newer = any(layout.has_zero for layout in tensors.values())
+    return 2 if newer or not tensors.keys().isdisjoint(order_shapes(config)) else 1
 
 
 def _shape(layout: Layout) -> list[int]:
@@ -63,7 +70,7 @@ def _compose(
     description: Description, quantization: Mapping[str, object], tensors: Mapping[str, Layout]
 ) -> _Header:
     table = {
-        "format_version": FORMAT_VERSION,
+        "format_version": _format_version(description.config, tensors),
         "architecture": ARCHITECTURE,
         "name": description.name,
         "config": asdict(description.config),

@@ -67,7 +67,10 @@ Matrix matrix(const qe_tensor& t, int rows, int cols, const char* name) {
     require(t.has_min == 0 || m.type == Type::kQ4,
             std::string("tensor ") + name + " has minimums, which only INT4 may have");
     m.group = t.group;
+    require(t.has_zero == 0 || t.has_min != 0,
+            std::string("tensor ") + name + " has zero points without a place for them");
     m.has_min = t.has_min != 0;
+    m.has_zero = t.has_zero != 0;
     std::memcpy(m.codebook, t.codebook, sizeof(m.codebook));
     needed = m.tile_bytes() * static_cast<uint64_t>(m.tiles());
   }
@@ -83,7 +86,22 @@ const float* vector(const qe_tensor& t, int size, const char* name) {
   return static_cast<const float*>(t.data);
 }
 
-LayerWeights layer_weights(const ModelConfig& c, const qe_tensor* t) {
+// A permutation of [0, size): whatever else would read activations that are not there.
+const int32_t* column_order(const qe_order& order, int size, const char* name) {
+  if (order.data == nullptr) return nullptr;
+  const std::string what = std::string("the order of the columns of ") + name;
+  require(order.count == static_cast<uint64_t>(size), what + " has another length than a row");
+  require(reinterpret_cast<uintptr_t>(order.data) % alignof(int32_t) == 0, what + " is unaligned");
+  std::vector<bool> seen(static_cast<size_t>(size));
+  for (int c = 0; c < size; ++c) {
+    const int32_t from = order.data[c];
+    require(from >= 0 && from < size && !seen[from], what + " is not a permutation");
+    seen[from] = true;
+  }
+  return order.data;
+}
+
+LayerWeights layer_weights(const ModelConfig& c, const qe_tensor* t, const qe_order* orders) {
   const int queries = c.heads * c.head_dim, keys = c.kv_heads * c.head_dim;
   LayerWeights w;
   w.input_norm = vector(t[0], c.hidden, "input_layernorm");
@@ -97,10 +115,16 @@ LayerWeights layer_weights(const ModelConfig& c, const qe_tensor* t) {
   w.gate = matrix(t[8], c.intermediate, c.hidden, "gate_proj");
   w.up = matrix(t[9], c.intermediate, c.hidden, "up_proj");
   w.down = matrix(t[10], c.hidden, c.intermediate, "down_proj");
+  if (orders == nullptr) return w;
+  w.order[kQkv] = column_order(orders[kQkv], c.hidden, "q_proj, k_proj and v_proj");
+  w.order[kOutput] = column_order(orders[kOutput], queries, "o_proj");
+  w.order[kGateUp] = column_order(orders[kGateUp], c.hidden, "gate_proj and up_proj");
+  w.order[kDown] = column_order(orders[kDown], c.intermediate, "down_proj");
   return w;
 }
 
-void build_model(const qe_config& config, const qe_tensor* tensors, int n, Model* model) {
+void build_model(const qe_config& config, const qe_tensor* tensors, int n, const qe_order* orders,
+                 Model* model) {
   ModelConfig& c = model->config;
   c = {config.layers,   config.hidden, config.intermediate,  config.heads,   config.kv_heads,
        config.head_dim, config.vocab,  config.max_positions, config.rms_eps, config.rope_theta};
@@ -112,8 +136,8 @@ void build_model(const qe_config& config, const qe_tensor* tensors, int n, Model
   model->head =
       tensors[2].data ? matrix(tensors[2], c.vocab, c.hidden, "lm_head") : model->embedding;
   for (int i = 0; i < c.layers; ++i) {
-    model->layers.push_back(
-        layer_weights(c, tensors + kTensorsBeforeLayers + kTensorsPerLayer * i));
+    model->layers.push_back(layer_weights(c, tensors + kTensorsBeforeLayers + kTensorsPerLayer * i,
+                                          orders == nullptr ? nullptr : orders + kInputs * i));
   }
   for (int i = 0; i < c.head_dim / 2; ++i) {
     model->inverse_frequency.push_back(std::pow(double{c.rope_theta}, -2.0 * i / c.head_dim));
@@ -145,10 +169,10 @@ SessionParams session_params(const qe_session_params& p, const ModelConfig& c) {
 }  // namespace qe
 
 QE_API int32_t qe_model_create(const qe_config* config, const qe_tensor* tensors, int32_t n,
-                               qe_model** out) {
+                               const qe_order* orders, qe_model** out) {
   return qe::guarded([&] {
     auto model = std::make_unique<qe_model>();
-    qe::build_model(*config, tensors, n, &model->model);
+    qe::build_model(*config, tensors, n, orders, &model->model);
     *out = model.release();
   });
 }

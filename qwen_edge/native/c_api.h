@@ -21,8 +21,14 @@ struct qe_tensor {
   uint64_t bytes;
   int32_t type;  // qe::Type
   int32_t rows, cols;
-  int32_t group, has_min;
+  int32_t group, has_min, has_zero;
   int8_t codebook[16];
+};
+
+// Which activation each column of some matrices belongs to; data is null if it is its own.
+struct qe_order {
+  const int32_t* data;  // stays mapped as long as the model lives
+  uint64_t count;
 };
 
 struct qe_session_params {
@@ -44,8 +50,9 @@ QE_API const char* qe_last_error();
 
 // Tensors in the order embedding, final norm, head (data null: tied), then for each layer input
 // norm, query, key, value, query norm, key norm, output, post norm, gate, up, down. Norms are F32.
+// Orders for each layer: of query, key and value, of output, of gate and up, of down; or null.
 QE_API int32_t qe_model_create(const qe_config* config, const qe_tensor* tensors, int32_t n,
-                               qe_model** out);
+                               const qe_order* orders, qe_model** out);
 QE_API void qe_model_destroy(qe_model* model);
 
 QE_API int32_t qe_session_create(const qe_model* model, const qe_session_params* params,

@@ -7,7 +7,8 @@
 //
 // INT4 block: group / 8 chunks of 64 bytes, 16 fp16 scales, and 16 fp16 minimums if the tensor has
 // them. In chunk j, byte 4r + i holds row r's column 8j + i in its low nibble and 8j + 4 + i in its
-// high nibble. A weight is codebook[code] * scale[row] + minimum[row].
+// high nibble. A weight is codebook[code] * scale[row] + minimum[row]; in a tensor with zero points
+// these are in the minimums' place, and a weight is (codebook[code] - zero[row]) * scale[row].
 // INT8 block: group / 4 chunks of 64 bytes, then 16 fp16 scales. In chunk j, byte 4r + i holds row
 // r's column 4j + i. A weight is code * scale[row].
 #pragma once
@@ -66,7 +67,8 @@ struct Matrix {
   int rows = 0;
   int cols = 0;
   int group = 0;
-  bool has_min = false;
+  bool has_min = false;   // 16 more halves follow the scales
+  bool has_zero = false;  // and they are zero points, not minimums
   alignas(16) int8_t codebook[16] = {};
 
   int tiles() const { return (rows + kTileRows - 1) / kTileRows; }

@@ -12,9 +12,14 @@ struct ModelConfig {
   float rms_eps, rope_theta;
 };
 
+// Where a layer's matrices take activations in.
+enum Input { kQkv, kOutput, kGateUp, kDown, kInputs };
+
 struct LayerWeights {
   const float *input_norm, *query_norm, *key_norm, *post_norm;
   Matrix query, key, value, output, gate, up, down;
+  // The matrices' column c belongs to activation order[c]; null where they are in their own order.
+  const int32_t* order[kInputs] = {};
 };
 
 struct Model {

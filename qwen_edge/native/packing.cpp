@@ -20,6 +20,9 @@ void check_layout(const QeLayout& layout) {
   if (layout.has_min != 0 && layout.type != static_cast<int32_t>(Type::kQ4)) {
     throw Error(kArgument, "only INT4 tensors have minimums");
   }
+  if (layout.has_zero != 0 && layout.has_min == 0) {
+    throw Error(kArgument, "zero points lie in the minimums' place");
+  }
 }
 
 uint64_t layout_bytes(const QeLayout& layout) {
@@ -141,8 +144,9 @@ void dequantize_tile(const QeLayout& layout, int64_t tile, const uint8_t* packed
       float* row = output + (first_row + r) * layout.cols + g * layout.group;
       for (int c = 0; c < layout.group && g * layout.group + c < layout.cols; ++c) {
         const uint8_t code = code_at(layout, block.codes, r, c);
-        const int value = is_q8 ? static_cast<int8_t>(code) : layout.codebook[code];
-        row[c] = static_cast<float>(value) * scale + minimum;
+        const float value =
+            static_cast<float>(is_q8 ? static_cast<int8_t>(code) : layout.codebook[code]);
+        row[c] = layout.has_zero != 0 ? (value - minimum) * scale : value * scale + minimum;
       }
     }
   }
@@ -216,7 +220,8 @@ void random_tile(const QeLayout& layout, int64_t rows, Random random, float mean
       const uint16_t scale = float_to_half(bits & 1 ? magnitude : -magnitude);
       std::memcpy(block.scales + 2 * r, &scale, 2);
       if (block.minimums == nullptr) continue;
-      const uint16_t minimum = float_to_half(-mean * half_to_float(scale));
+      const uint16_t minimum =
+          float_to_half(layout.has_zero != 0 ? std::nearbyint(mean) : -mean * half_to_float(scale));
       std::memcpy(block.minimums + 2 * r, &minimum, 2);
     }
   }

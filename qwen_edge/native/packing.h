@@ -9,8 +9,9 @@ struct QeLayout {
   int32_t type;  // qe::Type
   int32_t rows;
   int32_t cols;
-  int32_t group;    // 32, 64 or 128; 0 for dense types
-  int32_t has_min;  // 0 or 1, INT4 alone
+  int32_t group;     // 32, 64 or 128; 0 for dense types
+  int32_t has_min;   // 0 or 1, INT4 alone
+  int32_t has_zero;  // 0 or 1: what has_min announces are zero points
   int8_t codebook[16];
 };
 
@@ -34,7 +35,7 @@ template <typename Byte>
 struct BlockView {
   Byte* codes;
   Byte* scales;    // 16 fp16
-  Byte* minimums;  // 16 fp16, null if the tensor has none
+  Byte* minimums;  // 16 fp16, or zero points; null if the tensor has none of either
 };
 
 template <typename Byte>
@@ -56,7 +57,7 @@ void dequantize(const QeLayout& layout, const uint8_t* data, float* output);
 }  // namespace qe
 
 // Packs codes[rows][cols] (a byte each: 0..15 for INT4, two's complement for INT8), scales and
-// minimums [rows][groups] (fp16 bits) as they are.
+// minimums or zero points [rows][groups] (fp16 bits) as they are.
 QE_API int32_t qe_pack_codes(const QeLayout* layout, const uint8_t* codes, const uint16_t* scales,
                              const uint16_t* minimums, void* packed, uint64_t packed_bytes);
 // The reverse; minimums may be null if the tensor has none.

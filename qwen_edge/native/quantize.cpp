@@ -225,6 +225,9 @@ QE_API int32_t qe_quantize(const QeLayout* layout, const void* source, int32_t s
   return qe::guarded([&] {
     qe::check_buffer(*layout, packed, packed_bytes);
     qe::check_source_type(source_type);
+    if (layout->has_zero != 0) {
+      throw qe::Error(qe::kArgument, "weights are quantized to minimums, not to zero points");
+    }
     *error = {};
     const qe::Codebook book =
         qe::is_packed(*layout) ? qe::prepare_codebook(*layout) : qe::Codebook{};

@@ -36,10 +36,16 @@ Session::Session(const Model& model, const IsaTable& isa, const SessionParams& p
   }
   threads_.reserve(pool_.size());
   const int queries = std::min(rows, kBlockRows) * (c.heads / c.kv_heads);
+  size_t unordered = 0;
+  for (const LayerWeights& layer : model.layers) {
+    for (const int32_t* order : layer.order) {
+      if (order) unordered = std::max({c.hidden, c.heads * c.head_dim, c.intermediate});
+    }
+  }
   for (int i = 0; i < pool_.size(); ++i) {
     threads_.push_back({Activations(1, c.hidden), AlignedArray<float>(rows * kFeedForwardColumns),
                         AlignedArray<float>(rows * kFeedForwardColumns),
-                        AttentionScratch(queries, c.head_dim), 0});
+                        AlignedArray<float>(unordered), AttentionScratch(queries, c.head_dim), 0});
   }
   balance_norms();
 }
@@ -114,8 +120,8 @@ size_t Session::scratch_bytes() const {
                  qkv_.bytes() + projected_.bytes() + cosine_.bytes() + sine_.bytes() +
                  logits_.bytes() + (partial_outputs_.capacity() + 2 * partials_.capacity()) * 4;
   for (const ThreadScratch& thread : threads_) {
-    bytes +=
-        thread.normed.bytes() + thread.gate.bytes() + thread.up.bytes() + thread.attention.bytes();
+    bytes += thread.normed.bytes() + thread.gate.bytes() + thread.up.bytes() +
+             thread.unordered.bytes() + thread.attention.bytes();
   }
   return bytes;
 }

@@ -57,6 +57,8 @@ class Session {
     Activations normed;        // [1, hidden]
     AlignedArray<float> gate;  // [max_rows, 32]
     AlignedArray<float> up;    // [max_rows, 32]
+    // A row before its columns are put into an order; empty if the model has no orders.
+    AlignedArray<float> unordered;
     AttentionScratch attention;
     int phase;  // how many shared counters it has used in this call
   };
@@ -77,19 +79,21 @@ class Session {
   void plan_items();
   void run_thread(int thread);
   void run_layer(int layer, int thread);
-  void normalize_row(const float* weight, int row, Activations& out, int out_row, int out_rows);
+  void normalize_row(const float* weight, const int32_t* order, int row, int thread,
+                     Activations& out, int out_row, int out_rows);
+  void arrange(Activations& rows, int cols, const int32_t* order, int thread);
   template <typename Body>
-  void share_normalized(const float* weight, const std::vector<int>* rows, int thread, int total,
-                        int step, const Body& body);
+  void share_normalized(const float* weight, const int32_t* order, const std::vector<int>* rows,
+                        int thread, int total, int step, const Body& body);
   void project_qkv(const LayerWeights& weights, int thread);
   void attention(int layer, int thread);
   void store_keys_values(int layer, int row, int kv_head);
   void prepare_queries(int layer, const RowBlock& block, int kv_head, AttentionScratch& scratch);
   void attend_item(int layer, const AttentionItem& item, AttentionScratch& scratch);
-  void finish_block(const RowBlock& block, int kv_head, const AttentionState& state);
+  void finish_block(int layer, const RowBlock& block, int kv_head, const AttentionState& state);
   size_t first_partial(int block, int kv_head, int split) const;
   void store_partial(const AttentionItem& item, const AttentionState& state);
-  void merge_splits(int block, int kv_head, AttentionState& state);
+  void merge_splits(int layer, int block, int kv_head, AttentionState& state);
   void project_add(const Matrix& weights, const Activations& input, int thread);
   void feed_forward(const LayerWeights& weights, int thread);
   void feed_forward_piece(const LayerWeights& weights, const Activations& input, int piece,

@@ -18,7 +18,7 @@ constexpr int kTileStep = 2;
 // A call of so many rows has phases of a millisecond and more.
 constexpr int kLongPhaseRows = 16;
 // Shared counters used by a layer, and by the embedding and the head.
-constexpr int kPhasesPerLayer = 9;
+constexpr int kPhasesPerLayer = 11;
 constexpr int kPhasesPerCall = 3;
 
 }  // namespace qe

@@ -39,30 +39,53 @@ void Session::run_layer(int layer, int thread) {
   const LayerWeights& weights = model_.layers[layer];
   project_qkv(weights, thread);
   attention(layer, thread);
+  arrange(attended_, weights.output.cols, weights.order[kOutput], thread);
   project_add(weights.output, attended_, thread);
   feed_forward(weights, thread);
+  arrange(activated_, weights.down.cols, weights.order[kDown], thread);
   project_add(weights.down, activated_, thread);
 }
 
-void Session::normalize_row(const float* weight, int row, Activations& out, int out_row,
-                            int out_rows) {
+void Session::normalize_row(const float* weight, const int32_t* order, int row, int thread,
+                            Activations& out, int out_row, int out_rows) {
   const int hidden = model_.config.hidden;
-  kernels_.isa->rms_norm(hidden_.row(row), weight, hidden, model_.config.rms_eps, out.row(out_row));
+  float* normed = order ? threads_[thread].unordered.data() : out.row(out_row);
+  kernels_.isa->rms_norm(hidden_.row(row), weight, hidden, model_.config.rms_eps, normed);
+  for (int c = 0; order && c < hidden; ++c) out.row(out_row)[c] = normed[order[c]];
   if (kernels_.reference == nullptr) out.quantize(*kernels_.isa, out_row, out_rows, 0, hidden);
 }
 
+// Puts the columns of all rows into an order, if one is given, and quantizes them, which was left
+// to this.
+void Session::arrange(Activations& rows, int cols, const int32_t* order, int thread) {
+  if (order == nullptr) return;
+  const int n = static_cast<int>(rows_.size());
+  float* unordered = threads_[thread].unordered.data();
+  pool_.share(thread, counter(thread), n, row_chunk(n), [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) {
+      float* row = rows.row(i);
+      std::copy_n(row, cols, unordered);
+      for (int c = 0; c < cols; ++c) row[c] = unordered[order[c]];
+      if (kernels_.reference == nullptr) rows.quantize(*kernels_.isa, i, n, 0, cols);
+    }
+  });
+}
+
 // A phase in which body(input, begin, end) sees the normalized and quantized residual rows (those
-// listed, or all). Several rows are normalized in a phase before it. A single one is cheaper to
-// compute in every thread than to wait for, but not before the thread has items: until then the
-// others may be anywhere, and the row with them.
+// listed, or all), their columns in an order if one is given. Several rows are normalized in a
+// phase before it. A single one is cheaper to compute in every thread than to wait for, but not
+// before the thread has items: until then the others may be anywhere, and the row with them.
 template <typename Body>
-void Session::share_normalized(const float* weight, const std::vector<int>* rows, int thread,
-                               int total, int step, const Body& body) {
+void Session::share_normalized(const float* weight, const int32_t* order,
+                               const std::vector<int>* rows, int thread, int total, int step,
+                               const Body& body) {
   const int n = rows ? static_cast<int>(rows->size()) : static_cast<int>(rows_.size());
   const auto source = [&](int i) { return rows ? (*rows)[i] : i; };
   if (n > 1) {
     pool_.share(thread, counter(thread), n, row_chunk(n), [&](int begin, int end) {
-      for (int i = begin; i < end; ++i) normalize_row(weight, source(i), normed_, i, n);
+      for (int i = begin; i < end; ++i) {
+        normalize_row(weight, order, source(i), thread, normed_, i, n);
+      }
     });
     pool_.share_shrinking(thread, counter(thread), total, step,
                           [&](int begin, int end) { body(normed_, begin, end); });
@@ -71,7 +94,7 @@ void Session::share_normalized(const float* weight, const std::vector<int>* rows
   Activations& own = threads_[thread].normed;
   bool ready = false;
   pool_.share_shrinking(thread, counter(thread), total, step, [&](int begin, int end) {
-    if (!ready) normalize_row(weight, source(0), own, 0, 1);
+    if (!ready) normalize_row(weight, order, source(0), thread, own, 0, 1);
     ready = true;
     body(own, begin, end);
   });
@@ -95,7 +118,8 @@ void Session::project_qkv(const LayerWeights& weights, int thread) {
       first += part.matrix->tiles();
     }
   };
-  share_normalized(weights.input_norm, nullptr, thread, total, kTileStep, project);
+  share_normalized(weights.input_norm, weights.order[kQkv], nullptr, thread, total, kTileStep,
+                   project);
 }
 
 void Session::store_keys_values(int layer, int row, int kv_head) {
@@ -139,9 +163,11 @@ void Session::prepare_queries(int layer, const RowBlock& block, int kv_head,
   }
 }
 
-void Session::finish_block(const RowBlock& block, int kv_head, const AttentionState& state) {
+void Session::finish_block(int layer, const RowBlock& block, int kv_head,
+                           const AttentionState& state) {
   const ModelConfig& c = model_.config;
   const int group = c.heads / c.kv_heads;
+  const bool ready = kernels_.reference == nullptr && !model_.layers[layer].order[kOutput];
   for (int r = 0; r < block.rows; ++r) {
     const int row = block.first_row + r;
     for (int g = 0; g < group; ++g) {
@@ -151,7 +177,7 @@ void Session::finish_block(const RowBlock& block, int kv_head, const AttentionSt
       float* out = attended_.row(row) + column;
       const float inverse = 1.0f / state.total[i];
       for (int d = 0; d < c.head_dim; ++d) out[d] = output[d] * inverse;
-      if (kernels_.reference == nullptr) {
+      if (ready) {
         attended_.quantize(*kernels_.isa, row, static_cast<int>(rows_.size()), column,
                            column + c.head_dim);
       }
@@ -179,7 +205,7 @@ void Session::attend_item(int layer, const AttentionItem& item, AttentionScratch
   }
   if (positions <= kSplitPositions) {
     attend_part(0);
-    finish_block(block, item.kv_head, scratch.part);
+    finish_block(layer, block, item.kv_head, scratch.part);
     return;
   }
   // In the same parts as when several threads share the context, for the same result.
@@ -191,7 +217,7 @@ void Session::attend_item(int layer, const AttentionItem& item, AttentionScratch
             scratch.part.total[i], c.head_dim, scratch.whole, i);
     }
   }
-  finish_block(block, item.kv_head, scratch.whole);
+  finish_block(layer, block, item.kv_head, scratch.whole);
 }
 
 size_t Session::first_partial(int block, int kv_head, int split) const {
@@ -209,7 +235,7 @@ void Session::store_partial(const AttentionItem& item, const AttentionState& sta
               &partial_outputs_[first * c.head_dim]);
 }
 
-void Session::merge_splits(int block_index, int kv_head, AttentionState& state) {
+void Session::merge_splits(int layer, int block_index, int kv_head, AttentionState& state) {
   const ModelConfig& c = model_.config;
   const RowBlock& block = blocks_[block_index];
   const int group = c.heads / c.kv_heads;
@@ -221,7 +247,7 @@ void Session::merge_splits(int block_index, int kv_head, AttentionState& state) 
             partials_[first + g].total, c.head_dim, state, g);
     }
   }
-  finish_block(block, kv_head, state);
+  finish_block(layer, block, kv_head, state);
 }
 
 void Session::attention(int layer, int thread) {
@@ -238,7 +264,9 @@ void Session::attention(int layer, int thread) {
   if (split_) {
     const int merges = static_cast<int>(blocks_.size()) * kv_heads;
     pool_.share(thread, counter(thread), merges, 1, [&](int i, int) {
-      if (blocks_[i / kv_heads].splits > 1) merge_splits(i / kv_heads, i % kv_heads, scratch.whole);
+      if (blocks_[i / kv_heads].splits > 1) {
+        merge_splits(layer, i / kv_heads, i % kv_heads, scratch.whole);
+      }
     });
   }
 }
@@ -261,7 +289,7 @@ void Session::project_add(const Matrix& weights, const Activations& input, int t
 void Session::feed_forward(const LayerWeights& weights, int thread) {
   constexpr int kTiles = kFeedForwardColumns / kTileRows;
   const int pieces = (weights.gate.tiles() + kTiles - 1) / kTiles;
-  share_normalized(weights.post_norm, nullptr, thread, pieces, 1,
+  share_normalized(weights.post_norm, weights.order[kGateUp], nullptr, thread, pieces, 1,
                    [&](const Activations& input, int begin, int end) {
                      for (int piece = begin; piece < end; ++piece) {
                        feed_forward_piece(weights, input, piece, threads_[thread]);
@@ -281,7 +309,8 @@ void Session::feed_forward_piece(const LayerWeights& weights, const Activations&
     matrix.rows = std::min(matrix.rows - tile * kTileRows, tile_count * kTileRows);
     return matrix;
   };
-  const bool keep = kernels_.reference != nullptr || weights.down.group == 0;
+  const bool ready = kernels_.reference == nullptr && !weights.order[kDown];
+  const bool keep = !ready || weights.down.group == 0;
   const int count = std::min(weights.gate.tiles() - piece * kTiles, kTiles);
   const int column = piece * kFeedForwardColumns;
   const Matrix gate = slice(weights.gate, piece * kTiles, count);
@@ -290,10 +319,11 @@ void Session::feed_forward_piece(const LayerWeights& weights, const Activations&
          kFeedForwardColumns);
   for (int i = 0; i < rows; ++i) {
     const size_t at = static_cast<size_t>(i) * kFeedForwardColumns;
-    // Only kernels that take fp32 activations need them for longer than this.
+    // Only kernels that take fp32 activations need them for longer than this, and whoever puts them
+    // into another order.
     float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
     kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
-    if (kernels_.reference == nullptr) {
+    if (ready) {
       // The last piece may be narrower than a group.
       if (!keep) std::fill(out + gate.rows, out + kFeedForwardColumns, 0.0f);
       activated_.quantize(*kernels_.isa, i, rows, column, out, gate.rows);
@@ -303,7 +333,7 @@ void Session::feed_forward_piece(const LayerWeights& weights, const Activations&
 
 void Session::compute_logits(int thread) {
   const int rows = static_cast<int>(logit_rows_.size());
-  share_normalized(model_.final_norm, &logit_rows_, thread, model_.head.tiles(), kTileStep,
+  share_normalized(model_.final_norm, nullptr, &logit_rows_, thread, model_.head.tiles(), kTileStep,
                    [&](const Activations& input, int begin, int end) {
                      linear(model_.head, input, rows, begin, end, logits_.data(), logits_stride_);
                    });

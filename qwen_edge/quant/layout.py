@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TILE_ROWS = 16
 GROUPS = (32, 64, 128)
@@ -33,6 +33,8 @@ class Layout:
         group: columns that share a scale, 0 for the unpacked types.
         has_min: whether each scale has a minimum, ``q4`` alone.
         codebook: the 16 signed bytes that codes stand for, ``q4`` alone, else empty.
+        has_zero: whether what is in the minimums' place are zero points: weights are then
+            ``(codebook[code] - zero) * scale``.
 
     Raises:
         ValueError: the fields do not go together; the message is a sentence fragment.
@@ -44,6 +46,7 @@ class Layout:
     group: int = 0
     has_min: bool = False
     codebook: tuple[int, ...] = ()
+    has_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.cols < 1:
@@ -51,11 +54,13 @@ class Layout:
         if self.type not in ("q4", "q8"):
             if self.type not in DENSE_BYTES:
                 raise ValueError(f"its type {self.type!a:.40} is unknown")
-            if self.group or self.has_min or self.codebook:
+            if self.group or self.has_min or self.codebook or self.has_zero:
                 raise ValueError(f"its type {self.type} has neither groups nor a codebook")
             return
         if self.group not in GROUPS:
             raise ValueError(f"its group size {self.group} is not 32, 64 or 128")
+        if self.has_zero and not self.has_min:
+            raise ValueError("its zero points lack the minimums' place")
         if self.type == "q8":
             if self.has_min or self.codebook:
                 raise ValueError("its type q8 has neither minimums nor a codebook")
@@ -97,7 +102,7 @@ class Layout:
 
     def with_rows(self, rows: int) -> Layout:
         """The layout of some whole tiles of this tensor."""
-        return Layout(self.type, rows, self.cols, self.group, self.has_min, self.codebook)
+        return replace(self, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class WeightFormat:
     group: int = 32
     has_min: bool = False
     codebook: tuple[int, ...] = INT4
+    has_zero: bool = False
 
     @property
     def bits(self) -> int:
@@ -116,7 +122,7 @@ class WeightFormat:
 
     def layout(self, rows: int, cols: int) -> Layout:
         """The layout of a matrix in this format."""
-        return Layout(self.type, rows, cols, self.group, self.has_min, self.codebook)
+        return Layout(self.type, rows, cols, self.group, self.has_min, self.codebook, self.has_zero)
 
 
 def weight_format(bits: int, group: int = 32, codebook: str = "int4") -> WeightFormat:

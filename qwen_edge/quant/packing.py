@@ -30,6 +30,7 @@ class NativeLayout(ctypes.Structure):
         ("cols", ctypes.c_int32),
         ("group", ctypes.c_int32),
         ("has_min", ctypes.c_int32),
+        ("has_zero", ctypes.c_int32),
         ("codebook", ctypes.c_int8 * 16),
     )
 
@@ -42,6 +43,7 @@ def native_layout(layout: Layout) -> NativeLayout:
         layout.cols,
         layout.group,
         int(layout.has_min),
+        int(layout.has_zero),
         (ctypes.c_int8 * 16)(*layout.codebook),
     )
 
@@ -80,7 +82,7 @@ def pack_codes(
         layout: a packed one.
         codes: [rows, cols], a byte each: 0 to 15 for q4, two's complement for q8.
         scales: [rows, groups] fp16.
-        minimums: likewise, or None if the layout has none.
+        minimums: likewise, or zero points, or None if the layout has neither.
         packed: receives ``layout.nbytes`` bytes.
     """
     check(

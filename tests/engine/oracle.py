@@ -98,8 +98,10 @@ def dequantize(model: PackedModel, info: TensorInfo) -> np.ndarray:
         values = codes.view(np.int8).reshape(tiles, groups, g // 4, 16, 4)
         values = values.transpose(0, 3, 1, 2, 4)
     values = values.reshape(tiles, 16, groups, g).astype(np.float32)
+    if info.has_zero:
+        values -= scales[..., 16:].transpose(0, 2, 1)[..., None]
     values *= scales[..., :16].transpose(0, 2, 1)[..., None]
-    if info.has_min:
+    if info.has_min and not info.has_zero:
         values += scales[..., 16:].transpose(0, 2, 1)[..., None]
     return values.reshape(tiles * 16, groups * g)[: info.rows, : info.cols]
 

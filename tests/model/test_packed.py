@@ -277,7 +277,7 @@ def _swap(header: Any, table: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_set("format_version", value=2), "has format version 2, this program reads up to 1"),
+        (_set("format_version", value=3), "has format version 3, this program reads up to 2"),
         (_set("format_version", value="1"), "format_version is '1', not a number"),
         (_set("format_version", value=0), "format_version is 0"),
         (_set("architecture", value="llama"), "holds the architecture 'llama'"),
@@ -321,9 +321,11 @@ def _swap(header: Any, table: Any) -> None:
         (_set("tensors", Q, "group", value="32"), "group is '32'"),
         (_set("tensors", Q, "min", value=True), "is not stored as it is described"),
         (_set("tensors", Q, "min", value=1), "malformed type, min"),
+        (_set("tensors", Q, "zero", value=1), "malformed type, min, zero"),
+        (_set("tensors", Q, "zero", value=True), "zero points lack the minimums' place"),
         (_set("tensors", Q, "codebook", value=[0] * 15), "codebook is not 16 signed bytes"),
         (_set("tensors", Q, "codebook", value=[200] * 16), "codebook is not 16 signed bytes"),
-        (_set("tensors", Q, "codebook", value=[0.5] * 16), "malformed type, min or codebook"),
+        (_set("tensors", Q, "codebook", value=[0.5] * 16), "malformed type, min, zero or codebook"),
         (_set("tensors", Q, "rows", value=95), "is q4 95x96, not 96x96"),
         (_set("tensors", Q, "rows", value=2**40), "rows is"),
         (_set("tensors", NORM, "type", value="bf16"), "is not stored as it is described"),

@@ -100,6 +100,52 @@ def test_the_container_has_no_holes(tmp_path: Path) -> None:
             assert begin % 64 == 0
 
 
+def versions(path: Path, layouts: dict[str, Layout]) -> int:
+    """Writes a file of these tensors and returns the version that its header names."""
+    with PackedWriter(path, DESCRIPTION, layouts) as writer:
+        for name, layout in layouts.items():
+            writer.write(name, content(name, layout))
+        writer.finish({})
+    version: int = json.loads(read_header(path)[0]["__metadata__"]["qedge"])["format_version"]
+    return version
+
+
+def test_only_files_that_need_it_are_of_the_newest_version(tmp_path: Path) -> None:
+    layouts, path = mixed_layouts(), tmp_path / "new.qedge"
+    query = "model.layers.1.self_attn.q_proj.weight"
+    assert versions(path, layouts) == 1
+    zeros = Layout("q4", 96, 96, 32, True, UINT4, has_zero=True)
+    assert versions(path, layouts | {query: zeros}) == 2
+    with open_model(path) as model:
+        assert model.tensors[query].layout == zeros
+        assert not model.tensors[query.replace("q_proj", "k_proj")].has_zero
+    orders = {
+        "model.layers.1.self_attn.qkv.order": Layout("u8", 1, 4 * 96),
+        "model.layers.0.mlp.down.order": Layout("u8", 1, 4 * 160),
+    }
+    assert versions(path, layouts | orders) == 2
+    with open_model(path) as model:
+        for name, layout in orders.items():
+            assert model.tensors[name].layout == layout
+            data = ctypes.string_at(model.address(name), layout.nbytes)
+            assert data == content(name, layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "problem"),
+    [
+        ("model.layers.0.self_attn.o.order", Layout("u8", 1, 4 * 95), "is u8 1x380, not 384"),
+        ("model.layers.0.mlp.down.order", Layout("f32", 1, 160), "is f32 1x160, not 640"),
+        ("model.layers.2.mlp.down.order", Layout("u8", 1, 640), "does not belong to the model"),
+        ("model.layers.0.mlp.up.order", Layout("u8", 1, 384), "does not belong to the model"),
+    ],
+)
+def test_orders_that_fit_no_matrix(tmp_path: Path, name: str, layout: Layout, problem: str) -> None:
+    with pytest.raises(DamagedModelError, match=problem):
+        versions(tmp_path / "wrong.qedge", mixed_layouts() | {name: layout})
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_of_the_caller_leave_no_file(tmp_path: Path) -> None:
     layouts = mixed_layouts()
     path = tmp_path / "model.qedge"

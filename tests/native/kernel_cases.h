@@ -215,15 +215,21 @@ struct Weights {
   Guarded<uint8_t> bytes;
 };
 
-// Random codes; scales and minimums are random, or 1 and small integers, and 0 in padded rows.
-inline Weights packed_weights(Random& random, Type type, int rows, int cols, int group,
-                              bool has_min, int codebook, bool integers) {
+// What follows the scales of a block.
+enum class Extra { kNone, kMinimums, kZeros };
+
+// Random codes; scales and minimums are random, or 1 and small integers, and 0 in padded rows. Zero
+// points are whole numbers.
+inline Weights packed_weights(Random& random, Type type, int rows, int cols, int group, Extra extra,
+                              int codebook, bool integers) {
+  const bool has_min = extra != Extra::kNone;
   Matrix w;
   w.type = type;
   w.rows = rows;
   w.cols = cols;
   w.group = group;
   w.has_min = has_min;
+  w.has_zero = extra == Extra::kZeros;
   if (type == Type::kQ4) fill_codebook(codebook, random, w.codebook);
   Guarded<uint8_t> bytes(w.tiles() * w.tile_bytes());
   const size_t block = block_bytes(type, group, has_min);
@@ -233,8 +239,9 @@ inline Weights packed_weights(Random& random, Type type, int rows, int cols, int
     const int first_row = static_cast<int>(at / w.tile_bytes()) * kTileRows;
     for (int r = 0; r < kTileRows; ++r) {
       const float scale = integers ? 1.0f : random.around_zero(0.1f);
-      const float minimum =
-          integers ? static_cast<float>(random.between(-9, 9)) : random.around_zero(0.5f);
+      const float minimum = w.has_zero ? static_cast<float>(random.between(0, 16))
+                            : integers ? static_cast<float>(random.between(-9, 9))
+                                       : random.around_zero(0.5f);
       const bool padding = first_row + r >= rows;
       const uint16_t halves[2] = {float_to_half(padding ? 0 : scale),
                                   float_to_half(padding ? 0 : minimum)};

@@ -41,12 +41,12 @@ void check_sums(const IsaTable& isa) {
 }
 
 void linear_case(Check& check, const IsaTable& isa, Random& random, Type type, int group,
-                 bool has_min, int codebook, bool exact, int n, int max_groups) {
+                 Extra extra, int codebook, bool exact, int n, int max_groups) {
   const int groups = random.between(1, max_groups), tiles = random.between(1, 5);
   const int cols = groups * group - random.between(0, std::min(31, group - 1));
   const int rows = tiles * kTileRows - random.between(0, 7);
   const int begin = random.between(0, tiles - 1), end = random.between(begin + 1, tiles);
-  Weights w = packed_weights(random, type, rows, cols, group, has_min, codebook, exact);
+  Weights w = packed_weights(random, type, rows, cols, group, extra, codebook, exact);
   const int x_cols =
       random.between(0, 1) ? w.matrix.padded_cols() : static_cast<int>(round_up(cols, 128));
   ActivationRows x(random, n, cols, x_cols, exact,
@@ -70,23 +70,24 @@ void linear_case(Check& check, const IsaTable& isa, Random& random, Type type, i
 void check_linear(const IsaTable& isa) {
   Random random(2);
   for (int group : {32, 64, 128}) {
-    for (int variant = 0; variant <= 2 * kCodebooks; ++variant) {
-      const bool q8 = variant == 2 * kCodebooks, has_min = variant % 2 == 1;
+    for (int variant = 0; variant <= 3 * kCodebooks; ++variant) {
+      static const char* const with[] = {"", " with minimums", " with zero points"};
+      const bool q8 = variant == 3 * kCodebooks;
+      const Extra extra = static_cast<Extra>(variant % 3);
       const Type type = q8 ? Type::kQ8 : Type::kQ4;
-      const std::string what =
-          q8 ? format("linear_q8 group %d", group)
-             : format("linear_q4 group %d%s, %s", group, has_min ? " with minimums" : "",
-                      codebook_name(variant / 2));
+      const std::string what = q8 ? format("linear_q8 group %d", group)
+                                  : format("linear_q4 group %d%s, %s", group, with[variant % 3],
+                                           codebook_name(variant / 3));
       {
         // With unit scales every float is an integer below 2^24, whatever the order.
         Check check(isa, what + ", integers", 0);
         for (int n : {1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 33}) {
-          linear_case(check, isa, random, type, group, has_min, variant / 2, true, n, 512 / group);
+          linear_case(check, isa, random, type, group, extra, variant / 3, true, n, 512 / group);
         }
       }
       Check check(isa, what + ", row", kTolerance);
-      for (int n = 1; n <= 40; n += q8 || variant < 2 ? 1 : random.between(1, 5)) {
-        linear_case(check, isa, random, type, group, has_min, variant / 2, false, n,
+      for (int n = 1; n <= 40; n += q8 || variant < 3 ? 1 : random.between(1, 5)) {
+        linear_case(check, isa, random, type, group, extra, variant / 3, false, n,
                     n % 4 == 0 ? 1056 / group : 288 / group);
       }
     }

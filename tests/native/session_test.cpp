@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -27,7 +28,8 @@ void check(bool condition, const std::string& name, double value) {
   if (!condition) std::printf("FAILED %s: %g\n", name.c_str(), value);
 }
 
-// A small model with random weights, every matrix of another type in turn.
+// A small model with random weights, every matrix of another type in turn, and every second layer's
+// columns in an order of their own.
 class RandomModel {
  public:
   RandomModel(const qe::ModelConfig& config, bool tied) : random_(7) {
@@ -48,7 +50,13 @@ class RandomModel {
       w.post_norm = norm(config.hidden);
       w.gate = matrix(config.intermediate, config.hidden, Type::kQ4, 32, true);
       w.up = matrix(config.intermediate, config.hidden, Type::kF16, 0, false);
-      w.down = matrix(config.hidden, config.intermediate, Type::kQ4, 32, false);
+      w.down = matrix(config.hidden, config.intermediate, Type::kQ4, 32, true, i % 2 == 1);
+      if (i % 2 == 1) {
+        w.order[qe::kQkv] = order(config.hidden);
+        w.order[qe::kOutput] = order(queries);
+        w.order[qe::kGateUp] = order(config.hidden);
+        w.order[qe::kDown] = order(config.intermediate);
+      }
       model.layers.push_back(w);
     }
     for (int i = 0; i < config.head_dim / 2; ++i) {
@@ -67,13 +75,21 @@ class RandomModel {
     return out;
   }
 
-  Matrix matrix(int rows, int cols, Type type, int group, bool has_min) {
+  const int32_t* order(int n) {
+    auto& values = orders_.emplace_back(n);
+    std::iota(values.begin(), values.end(), 0);
+    std::shuffle(values.begin(), values.end(), random_);
+    return values.data();
+  }
+
+  Matrix matrix(int rows, int cols, Type type, int group, bool has_min, bool has_zero = false) {
     Matrix m;
     m.type = type;
     m.rows = rows;
     m.cols = cols;
     m.group = group;
     m.has_min = has_min;
+    m.has_zero = has_zero;
     for (int i = 0; i < 16; ++i) m.codebook[i] = static_cast<int8_t>(i - 8);
     if (type == Type::kF16) {
       auto& data = storage_.emplace_back(static_cast<size_t>(rows) * cols * 2);
@@ -88,7 +104,8 @@ class RandomModel {
       for (size_t i = 0; i < codes; ++i) data[at + i] = static_cast<uint8_t>(random_());
       for (int r = 0; r < qe::kTileRows; ++r) {
         put_half(&data[at + codes + 2 * r], (type == Type::kQ4 ? 0.02f : 0.0015f) * uniform());
-        if (has_min) put_half(&data[at + codes + 32 + 2 * r], 0.05f * (uniform() - 0.5f));
+        const float minimum = has_zero ? 1.0f : 0.05f * (uniform() - 0.5f);
+        if (has_min) put_half(&data[at + codes + 32 + 2 * r], minimum);
       }
     }
     m.data = data.data();
@@ -104,6 +121,7 @@ class RandomModel {
 
   std::mt19937 random_;
   std::vector<std::vector<uint8_t>> storage_;
+  std::vector<std::vector<int32_t>> orders_;
 };
 
 using Logits = std::vector<float>;

@@ -33,6 +33,8 @@ class Packed:
             levels = self.codes.view(np.int8).astype(np.float32)
         else:
             levels = np.array(self.layout.codebook, np.float32)[self.codes]
+        if self.layout.has_zero:
+            return (levels - spread[1]) * spread[0]
         return levels * spread[0] + spread[1]
 
     def tiles(self, padding_code: int) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qwen_edge.quant.layout import CODEBOOKS, INT4, UINT4, Layout, WeightFormat, weight_format
@@ -40,6 +42,9 @@ def test_sizes_of_unpacked_tensors() -> None:
         (("q8", 16, 32, 32, False, INT4), "codebook"),
         (("f16", 16, 32, 32, False, ()), "neither groups"),
         (("f16", 0, 32), "empty"),
+        (("f16", 16, 32, 0, False, (), True), "neither groups"),
+        (("q4", 16, 32, 32, False, INT4, True), "zero points lack"),
+        (("q8", 16, 32, 32, False, (), True), "zero points lack"),
         (("q4", 16, -1, 32, False, INT4), "empty"),
         (("int3\x1b", 16, 32), "unknown"),
     ],
@@ -54,6 +59,9 @@ def test_rows_of_a_layout() -> None:
     layout = Layout("q4", 100, 40, 32, True, UINT4)
     parts = [layout.with_rows(64), layout.with_rows(36)]
     assert sum(part.nbytes for part in parts) == layout.nbytes
+    zeros = replace(layout, has_zero=True)
+    assert zeros.nbytes == layout.nbytes
+    assert zeros.with_rows(16).has_zero
 
 
 def test_formats_by_bits() -> None:

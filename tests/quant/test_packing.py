@@ -15,9 +15,11 @@ from qwen_edge.quant.packing import pack_codes, random_tiles
 
 LAYOUTS = st.builds(
     lambda kind, rows, cols, group, codebook: Layout(
-        kind[0], rows, cols, group, kind[1], CODEBOOKS[codebook] if kind[0] == "q4" else ()
+        kind[0], rows, cols, group, kind[1], CODEBOOKS[codebook] if kind[0] == "q4" else (), kind[2]
     ),
-    st.sampled_from([("q4", False), ("q4", True), ("q8", False)]),
+    st.sampled_from(
+        [("q4", False, False), ("q4", True, False), ("q4", True, True), ("q8", False, False)]
+    ),
     st.integers(1, 70),
     st.one_of(st.integers(1, 300), st.sampled_from([32, 64, 96, 128, 160, 256])),
     st.sampled_from([32, 64, 128]),
@@ -33,6 +35,8 @@ def random_parts(layout: Layout, seed: int) -> tuple[Any, Any, Any]:
     bits = random.integers(0, 0x7C00, (2, layout.rows, layout.groups)).astype(np.uint16)
     bits |= random.integers(0, 2, bits.shape).astype(np.uint16) << 15
     halves = bits.view(np.float16)
+    if layout.has_zero:
+        halves[1] = random.integers(0, 257, halves[1].shape)
     return codes, halves[0], halves[1] if layout.has_min else np.zeros_like(halves[1])
 
 
@@ -89,13 +93,19 @@ def test_buffers_of_the_wrong_size_are_refused() -> None:
 
 @pytest.mark.parametrize("group", [32, 128])
 @pytest.mark.parametrize(
-    ("kind", "has_min", "codebook"),
-    [("q4", False, INT4), ("q4", True, UINT4), ("q4", False, NF4), ("q8", False, ())],
+    ("kind", "has_min", "codebook", "has_zero"),
+    [
+        ("q4", False, INT4, False),
+        ("q4", True, UINT4, False),
+        ("q4", True, UINT4, True),
+        ("q4", False, NF4, False),
+        ("q8", False, (), False),
+    ],
 )
 def test_random_weights_have_the_deviation_asked_for(
-    native: Any, kind: str, has_min: bool, codebook: tuple[int, ...], group: int
+    native: Any, kind: str, has_min: bool, codebook: tuple[int, ...], has_zero: bool, group: int
 ) -> None:
-    layout = Layout(kind, 515, 512, group, has_min, codebook)
+    layout = Layout(kind, 515, 512, group, has_min, codebook, has_zero)
     data = np.zeros(layout.nbytes, np.uint8)
     random_tiles(layout, 3, 0, 0.02, data.ctypes.data)
     values = native.dequantize(layout, data)

@@ -132,6 +132,10 @@ QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const Quantize
     if (kHasMin) {
       minimum[0] = load_half8(scales + kScaleBytes);
       minimum[1] = load_half8(scales + kScaleBytes + 16);
+      for (int half = 0; half < 2 && w.has_zero; ++half) {
+        minimum[half] =
+            _mm256_mul_ps(minimum[half], _mm256_sub_ps(_mm256_setzero_ps(), scale[half]));
+      }
     }
     for (int p = 0; p < parts; ++p, x_codes += panel_bytes, x_scale += x.panel, x_sum += x.panel) {
       for (int half = 0; half < 2; ++half) {

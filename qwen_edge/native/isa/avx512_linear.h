@@ -108,6 +108,9 @@ QE_INLINE void multiply_tiles(const Matrix& w, const Codes& codes, const Quantiz
           block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * parts;
       scale[t] = load_half16(scales);
       minimum[t] = kHasMin ? load_half16(scales + kScaleBytes) : _mm512_setzero_ps();
+      if (kHasMin && w.has_zero) {
+        minimum[t] = _mm512_mul_ps(minimum[t], _mm512_sub_ps(_mm512_setzero_ps(), scale[t]));
+      }
     }
     for (int p = 0; p < parts; ++p, x_codes += panel_bytes, x_scale += x.panel, x_sum += x.panel) {
       Part part[kTiles];

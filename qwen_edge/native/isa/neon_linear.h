@@ -22,6 +22,7 @@ struct Tiles {
   size_t tile_bytes;
   int groups;
   int parts;
+  bool zero = false;  // zero points are where minimums would be
 };
 
 // Integer sums of Q quads of weight rows over 32 columns, for N activation rows, plus
@@ -48,8 +49,10 @@ QE_INLINE void part_sums(const Codes& codes, const uint8_t* part, int quad, cons
 
 // Q quads of one tile, blocks [begin, end). `resume` goes on from what `out` holds.
 template <class Isa, int N, int Q, bool kMin, class Codes>
-QE_INLINE void quads(const Codes& codes, const uint8_t* block, int blocks, int parts, int quad,
+QE_INLINE void quads(const Codes& codes, const uint8_t* block, int blocks, const Tiles& w, int quad,
                      Panel x, bool resume, float* out, size_t stride) {
+  const int parts = w.parts;
+  const bool zero = kMin && w.zero;
   float32x4_t total[Q][N];
   QE_UNROLL
   for (int q = 0; q < Q; ++q) {
@@ -86,7 +89,8 @@ QE_INLINE void quads(const Codes& codes, const uint8_t* block, int blocks, int p
         }
         QE_UNROLL
         for (int q = 0; q < Q; ++q) {
-          const float32x4_t minimum = load_half4(minimums + 8 * (quad + q));
+          float32x4_t minimum = load_half4(minimums + 8 * (quad + q));
+          if (zero) minimum = vmulq_f32(vnegq_f32(minimum), load_half4(scales + 8 * (quad + q)));
           Isa::template add_product<N>(minimum, x_scale, total[q]);
         }
       }
@@ -100,12 +104,12 @@ QE_INLINE void quads(const Codes& codes, const uint8_t* block, int blocks, int p
 
 // A function of its own: inlined, its many copies would be multiplied, and arm_cost.py finds it.
 template <class Isa, int N, bool kMin, class Codes>
-__attribute__((noinline)) void tile(const Codes& codes, const uint8_t* block, int blocks, int parts,
-                                    Panel x, bool resume, float* out, size_t stride) {
+__attribute__((noinline)) void tile(const Codes& codes, const uint8_t* block, int blocks,
+                                    const Tiles& w, Panel x, bool resume, float* out,
+                                    size_t stride) {
   constexpr int kQuads = Isa::kAccumulators / N < 4 ? Isa::kAccumulators / N : 4;
   for (int quad = 0; quad < 4; quad += kQuads) {
-    quads<Isa, N, kQuads, kMin>(codes, block, blocks, parts, quad, x, resume, out + 4 * quad,
-                                stride);
+    quads<Isa, N, kQuads, kMin>(codes, block, blocks, w, quad, x, resume, out + 4 * quad, stride);
   }
 }
 
@@ -121,7 +125,7 @@ void panel_rows(const Codes& codes, const Tiles& w, const QuantizedRows& x, int 
     const int blocks = w.groups - g < step ? w.groups - g : step;
     pack<Isa, N>(x, row, g * w.parts, blocks * w.parts, &store);
     for (int t = tile_begin; t < tile_end; ++t) {
-      tile<Isa, N, kMin>(codes, w.data + t * w.tile_bytes + g * block_bytes, blocks, w.parts,
+      tile<Isa, N, kMin>(codes, w.data + t * w.tile_bytes + g * block_bytes, blocks, w,
                          store.panel(), g > 0, out + row * stride + kTileRows * t, stride);
     }
   }
@@ -138,8 +142,8 @@ void single_row(const Codes& codes, const Tiles& w, const QuantizedRows& x, int 
   const size_t at = x.at(row, 0);
   const Panel panel = {x.codes + kActivationGroup * at, x.scale + at, x.sum + at};
   for (int t = tile_begin; t < tile_end; ++t) {
-    tile<typename Isa::Single, 1, kMin>(codes, w.data + t * w.tile_bytes, w.groups, w.parts, panel,
-                                        false, out + row * stride + kTileRows * t, stride);
+    tile<typename Isa::Single, 1, kMin>(codes, w.data + t * w.tile_bytes, w.groups, w, panel, false,
+                                        out + row * stride + kTileRows * t, stride);
   }
 }
 
@@ -201,7 +205,7 @@ QE_INLINE void with_codes(const int8_t* codebook, const Body& body) {
 template <class Isa>
 void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
                size_t out_stride) {
-  const Tiles tiles = {w.data, w.tile_bytes(), w.groups(), w.group / kActivationGroup};
+  const Tiles tiles = {w.data, w.tile_bytes(), w.groups(), w.group / kActivationGroup, w.has_zero};
   with_codes<Isa>(w.codebook, [&](const auto& codes) {
     if (w.has_min) {
       all_rows<Isa, true>(codes, tiles, x, tile_begin, tile_end, out, out_stride);

@@ -53,10 +53,12 @@ void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
           int32_t sums[kTileRows];
           sums_q4(block + 256 * p, w.codebook, x.codes + kActivationGroup * at, x_sum, sums);
           for (int r = 0; r < kTileRows; ++r) {
-            acc[r] += static_cast<float>(sums[r]) * (x_scale * block_scale(scales, r));
+            const float scale = block_scale(scales, r);
+            acc[r] += static_cast<float>(sums[r]) * (x_scale * scale);
             if (w.has_min) {
-              acc[r] +=
-                  block_scale(scales + kScaleBytes, r) * (x_scale * static_cast<float>(x_sum));
+              float minimum = block_scale(scales + kScaleBytes, r);
+              if (w.has_zero) minimum *= -scale;
+              acc[r] += minimum * (x_scale * static_cast<float>(x_sum));
             }
           }
         }
@@ -573,8 +575,9 @@ void dequantize_columns(const Matrix& w, int row, int begin, int end, float* out
     } else {
       value = static_cast<float>(static_cast<int8_t>(block[64 * (k / 4) + 4 * r + (k & 3)]));
     }
-    value *= block_scale(scales, r);
-    out[c - begin] = w.has_min ? value + block_scale(scales + kScaleBytes, r) : value;
+    const float scale = block_scale(scales, r);
+    const float minimum = w.has_min ? block_scale(scales + kScaleBytes, r) : 0;
+    out[c - begin] = w.has_zero ? (value - minimum) * scale : value * scale + minimum;
   }
 }
 
