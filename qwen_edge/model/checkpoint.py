@@ -27,7 +27,13 @@ from qwen_edge.model.safetensors_reader import (
     SafetensorsReader,
     StoredTensor,
 )
-from qwen_edge.model.source import QuantizedTensor, Source, SourceTensor, UnusableError
+from qwen_edge.model.source import (
+    QuantizedTensor,
+    Source,
+    SourceTensor,
+    UnsupportedError,
+    UnusableError,
+)
 from qwen_edge.quant.layout import WeightFormat
 
 CLASS_NAME = "Qwen3ForCausalLM"
@@ -35,7 +41,9 @@ _TEXT_LIMIT = 256 << 20
 # By quant_method in config.json: the module that reads the format. Its function quantized_tensors
 # takes the settings, the shapes of the model's tensors and the stored tensors, and returns the
 # matrices that it recognizes.
-QUANTIZED: Mapping[str, str] = {}
+QUANTIZED: Mapping[str, str] = {"awq": "qwen_edge.model.awq", "gptq": "qwen_edge.model.gptq"}
+# Where older repositories keep those settings, without their method's name.
+_OLDER_SETTINGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 QuantizedTensors = Mapping[str, QuantizedTensor]
 # Matrices that a quantized checkpoint left as floats were worth more bits to its makers.
 _REST = WeightFormat("q8", 32, False, ())
@@ -247,7 +255,7 @@ def _tensors(
     stored: Mapping[str, StoredTensor],
 ) -> dict[str, SourceTensor]:
     """Every tensor of the model, quantized ones by the reader of their format."""
-    settings = table.get("quantization_config") or {}
+    settings = table.get("quantization_config") or _older_settings(directory, stored)
     try:
         if not settings:
             return _select(config, {}, stored, None)
@@ -262,6 +270,13 @@ def _tensors(
         module = import_module(QUANTIZED[method])
         found = module.quantized_tensors(settings, tensor_shapes(config), stored)
         return _select(config, found, stored, _REST)
+    except UnsupportedError as error:
+        raise DamagedModelError(
+            "The checkpoint {path} uses {feature}, which is not supported.",
+            "Use the model's original checkpoint.",
+            path=directory,
+            feature=error,
+        ) from None
     except UnusableError as error:
         raise DamagedModelError(
             "The checkpoint {path} cannot be used: {problem}.",
@@ -269,6 +284,18 @@ def _tensors(
             path=directory,
             problem=error,
         ) from None
+
+
+def _older_settings(
+    directory: Path, stored: Mapping[str, StoredTensor]
+) -> Mapping[str, Any] | None:
+    if not any(name.endswith(".qweight") for name in stored):
+        return None
+    for file, method in _OLDER_SETTINGS.items():
+        settings = _read_json(directory / file)
+        if settings is not None:
+            return {"quant_method": method, **settings}
+    return None
 
 
 def _select(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from qwen_edge.errors import DamagedModelError, UsageError
 from qwen_edge.model.calibrated import Stored, walk
 from qwen_edge.model.checkpoint import open_checkpoint
+from qwen_edge.model.config import ORDERED, layer_orders
 from qwen_edge.model.layout_choice import (
     Override,
     choose_layouts,
@@ -121,11 +122,18 @@ def convert(
             chat_template=source.chat_template,
             source=origin,
         )
+        orders = _orders(source)
+        if orders or not is_rounded(source, layouts):
+            # The walk has activations in their own order only, and a cost that must be worth it.
+            method = "nearest"
         tensors = {**layouts, TOKENIZER: Layout("u8", 1, len(blob))}
+        tensors |= {name: Layout("u8", 1, len(order)) for name, order in orders.items()}
         with PackedWriter(output, description, tensors) as writer:
             writer.write(TOKENIZER, blob)
+            for name, order in orders.items():
+                writer.write(name, order)
             converted = _Tensors(source, layouts, writer, threads, progress)
-            if method == "nearest" or not is_rounded(source, layouts):
+            if method == "nearest":
                 for tensor in layouts:
                     converted.convert(tensor)
             else:
@@ -193,6 +201,20 @@ def _origin(directory: Path) -> str:
 
 def _printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable())[:200]
+
+
+def _orders(source: Source) -> dict[str, bytes]:
+    """The column orders that the file has to hold, by their names in it."""
+    orders: dict[str, bytes] = {}
+    for layer in range(source.config.layers):
+        for name, parts in zip(layer_orders(layer), ORDERED.values(), strict=True):
+            own = {source.tensors[f"model.layers.{layer}.{part}.weight"].order for part in parts}
+            if len(own) > 1:
+                raise ValueError(f"the matrices of {name} are in different orders")
+            order = own.pop()
+            if order is not None:
+                orders[name] = order
+    return orders
 
 
 class _Tensors:

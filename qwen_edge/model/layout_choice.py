@@ -111,8 +111,12 @@ def is_held(tensor: SourceTensor, layout: Layout) -> bool:
 
 
 def is_rounded(source: Source, layouts: Mapping[str, Layout]) -> bool:
-    """Whether any matrix is rounded to groups, rather than taken over or stored as floats."""
+    """Whether any matrix is rounded so coarsely that its activations are worth looking at.
+
+    In a source that is held otherwise, what its makers left as floats and goes to 8 bits is not.
+    """
+    held = {name for name, layout in layouts.items() if is_held(source.tensors[name], layout)}
     return any(
-        layout.packed and not is_held(source.tensors[name], layout)
+        layout.packed and name not in held and (layout.bits < 8 or not held)
         for name, layout in layouts.items()
     )

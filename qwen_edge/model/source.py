@@ -78,6 +78,15 @@ class SourceTensor(ABC):
         """What it goes to where nothing else is asked for; None leaves that to the conversion."""
         return self.held
 
+    @property
+    def order(self) -> bytes | None:
+        """Which column is at each place, little-endian int32, if columns are not in their own.
+
+        Floats and codes come in this order, and so the matrix is stored. Those that take the same
+        activations in (``ORDERED`` in config.py) have the same.
+        """
+        return None
+
     @abstractmethod
     def floats(self, begin: int, rows: int) -> FloatRows:
         """Rows from ``begin`` on as floats; valid until ``release`` or the next call.
@@ -116,6 +125,10 @@ class QuantizedTensor(SourceTensor):
 
 class UnusableError(Exception):
     """The stored tensors do not make the model; the message is a sentence fragment."""
+
+
+class UnsupportedError(Exception):
+    """The source uses something that is not read; the message is a noun phrase."""
 
 
 @dataclass(frozen=True)
