@@ -14,11 +14,12 @@ from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.terminal import Progress, is_terminal, note, out
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import format_size
-from qwen_edge.session.eval import ChoiceRun, TextOptions, TextRun
+from qwen_edge.session.eval_choice_run import ChoiceRun
 from qwen_edge.session.eval_choices import LETTER, SCORINGS
 from qwen_edge.session.eval_models import Precision
 from qwen_edge.session.eval_questions import read_questions
 from qwen_edge.session.eval_result import Report
+from qwen_edge.session.eval_text_run import TextOptions, TextRun
 from qwen_edge.session.eval_windows import DEFAULT_CONTEXT
 from qwen_edge.session.plan import Plan
 from qwen_edge.session.setting_table import parse_value, setting
@@ -258,16 +259,16 @@ class _Watcher:
         self._start = 0.0
 
     def loaded(self, plan: Plan) -> None:
-        """See ``session.eval.Watcher``."""
+        """See ``session.eval_run.Watcher``."""
         introduce(plan)
 
     def begin(self, tokens: int) -> None:
-        """See ``session.eval.Watcher``."""
+        """See ``session.eval_run.Watcher``."""
         self._bar.describe(translate("Evaluating"), tokens)
         self._start = time.monotonic()
 
     def step(self, tokens: int) -> None:
-        """See ``session.eval.Watcher``."""
+        """See ``session.eval_run.Watcher``."""
         self._done += tokens
         self._bar.update(self._done)
         self._stop.check()

@@ -87,13 +87,14 @@ def _subject(report: Report) -> list[str]:
     quantization = model.get("quantization")
     values = {
         "model": model.get("name"),
+        "file": model.get("file"),
         "bits": quantization.get("bits", "?") if isinstance(quantization, dict) else "?",
         "size": format_size(int(str(model.get("bytes", 0)))),
         **settings,
         **source,
     }
     lines = [
-        localized("{model}, {bits} bits, {size}", values),
+        localized("{file}: {model}, {bits} bits, {size}", values),
         localized("KV {kv}, activations {activations}, {isa}", values),
     ]
     if report.choices is not None:
@@ -126,8 +127,8 @@ def _perplexity_rows(found: Perplexity) -> list[tuple[str, str]]:
 
 
 def _reference_line(found: Divergence) -> str:
-    about = {"model": "?", "kv": "?", "activations": "?", **found.reference}
-    return localized("{model}, KV {kv}, activations {activations}", about)
+    about = {"file": "?", "model": "?", "kv": "?", "activations": "?", **found.reference}
+    return localized("{file}: {model}, KV {kv}, activations {activations}", about)
 
 
 def _divergence_rows(found: Divergence) -> list[tuple[str, str]]:
@@ -179,6 +180,8 @@ def _with_error(found: Estimate, *, signed: bool = False) -> str:
 
 
 def _figure(value: float, found: Estimate | None = None) -> str:
+    if value == 0.0:
+        return "0"
     places = _places(found or Estimate(value, abs(value) / 100))
     return f"{value:,.{places}f}"
 

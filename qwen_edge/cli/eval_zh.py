@@ -111,9 +111,11 @@ EVAL = {
         "{tokens:,} 个词元，{seconds:.1f} 秒，{speed:,.0f} 词元/秒"
     ),
     # the report
-    "{model}, {bits} bits, {size}": "{model}，{bits} 位，{size}",
+    "{file}: {model}, {bits} bits, {size}": "{file}：{model}，{bits} 位，{size}",
     "KV {kv}, activations {activations}, {isa}": "KV {kv}，激活 {activations}，{isa}",
-    "{model}, KV {kv}, activations {activations}": "{model}，KV {kv}，激活 {activations}",
+    "{file}: {model}, KV {kv}, activations {activations}": (
+        "{file}：{model}，KV {kv}，激活 {activations}"
+    ),
     "{questions} questions, scoring: {scoring}": "{questions} 道题，计分方式：{scoring}",
     "{tokens:,} tokens, windows of {context:,}, {stride:,} apart: {windows_done:,} of "
     "{windows:,}": (

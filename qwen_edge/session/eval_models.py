@@ -112,6 +112,7 @@ class Engines:
         config = self.engines[index].config
         return {
             "model": self.plans[index].model.name,
+            "file": self.plans[index].found.path.name,
             "kv": config.kv_type,
             "activations": config.activations,
             "isa": isa_name() if config.activations == "int8" else "scalar",

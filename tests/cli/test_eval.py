@@ -112,7 +112,7 @@ def test_a_reference_is_kept_and_compared_with(home: Path, text: Path, tmp_path:
     )
     done = run(home, *DEMO, "--reference", str(path), "-o", str(result))
     assert done.returncode == 0, done.stderr
-    assert "Against the reference\ndemo, KV f32, activations f32\n" in done.stdout
+    assert "Against the reference\ndemo.qedge: demo, KV f32, activations f32\n" in done.stdout
     found = json.loads(result.read_text())["divergence"]
     assert found["reference_perplexity"] == saved["perplexity"]
     assert 0 < found["kl"]["median"] <= found["kl"]["p99"] <= found["kl"]["largest"] < 0.5

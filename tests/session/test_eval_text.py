@@ -16,10 +16,10 @@ from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.model.convert import convert
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
-from qwen_edge.session.eval import TextOptions, TextRun
 from qwen_edge.session.eval_models import Precision
 from qwen_edge.session.eval_reference import Reference
 from qwen_edge.session.eval_result import Report
+from qwen_edge.session.eval_text_run import TextOptions, TextRun
 from qwen_edge.session.models import demo_path
 from qwen_edge.text.tokenizer import Tokenizer
 from tests.engine.oracle import (
