@@ -105,17 +105,17 @@ struct Bytes {
   }
 };
 
-// What the sums of n rows start at.
-QE_INLINE void starts_of_sums(int offset, const int32_t* x_sum, int n, size_t row_step,
+// What the sums of the next n rows start at, their groups' sums beginning at x_sum.
+QE_INLINE void starts_of_sums(int offset, const QuantizedRows& x, const int32_t* x_sum, int n,
                               int32_t* start) {
-  if (row_step == 1 && n > 1) {  // a panel: a multiple of 8 rows
+  if (x.panel > 1) {  // a multiple of 8 rows side by side
     for (int i = 0; i < n; i += 8) {
       const __m256i sums = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x_sum + i));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(start + i),
                           _mm256_mullo_epi32(sums, _mm256_set1_epi32(offset)));
     }
   } else {
-    for (int i = 0; i < n; ++i) start[i] = offset * x_sum[i * row_step];
+    for (int i = 0; i < n; ++i) start[i] = offset * x_sum[i * x.row_step()];
   }
 }
 
@@ -184,7 +184,7 @@ QE_INLINE void multiply_tiles(const Matrix& w, const Codes& codes, const Quantiz
         part[t] = codes.load(block + t * tile_bytes + static_cast<size_t>(Codes::kPartBytes) * p);
       }
       int32_t start[kRowChunk];
-      starts_of_sums(codes.offset(), x_sum, n, row_step, start);
+      starts_of_sums(codes.offset(), x, x_sum, n, start);
       int i = 0;
       for (; i + kRowsAtOnce <= n; i += kRowsAtOnce) {
         add_rows<kTiles, kRowsAtOnce, kHasMin>(part, x_codes + i * row_bytes, row_bytes,
