@@ -347,6 +347,7 @@ _NOTES = {
         "{path} 位于共享存储上，在那里运行会慢很多。"
     ),
     "Converting": "正在转换",
+    "layer {number}": "第 {number} 层",
     "Writing": "正在写入",
     "Models lie in {folder}.": "模型存放在 {folder}。",
     "Computed prompts: {prompts}, {size}; `qwen-edge models clear-cache` deletes them.": (
