@@ -16,8 +16,8 @@ from qwen_edge.model.layout_choice import (
     Override,
     choose_layouts,
     is_held,
-    is_rounded,
     main_format,
+    rounded,
 )
 from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.packed_writer import Description, PackedWriter
@@ -122,8 +122,8 @@ def convert(
             chat_template=source.chat_template,
             source=origin,
         )
-        orders = _orders(source)
-        if orders or not is_rounded(source, layouts):
+        orders, needed = _orders(source), rounded(source, layouts)
+        if orders or not needed:
             # The walk has activations in their own order only, and a cost that must be worth it.
             method = "nearest"
         tensors = {**layouts, TOKENIZER: Layout("u8", 1, len(blob))}
@@ -138,7 +138,7 @@ def convert(
                     converted.convert(tensor)
             else:
                 ids = _token_ids(blob, calibration_text() if calibration is None else calibration)
-                walk(source, ids, method, converted.convert, threads)
+                walk(source, ids, method, needed, converted.convert, threads)
             converted.finish()
             errors = converted.errors
             kept = sum(is_held(source.tensors[name], layouts[name]) for name in errors)

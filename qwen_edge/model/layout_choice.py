@@ -110,13 +110,14 @@ def is_held(tensor: SourceTensor, layout: Layout) -> bool:
     return tensor.held is not None and tensor.held.layout(layout.rows, layout.cols) == layout
 
 
-def is_rounded(source: Source, layouts: Mapping[str, Layout]) -> bool:
-    """Whether any matrix is rounded so coarsely that its activations are worth looking at.
+def rounded(source: Source, layouts: Mapping[str, Layout]) -> set[str]:
+    """The matrices that are rounded so coarsely that their activations are worth looking at.
 
     In a source that is held otherwise, what its makers left as floats and goes to 8 bits is not.
     """
     held = {name for name, layout in layouts.items() if is_held(source.tensors[name], layout)}
-    return any(
-        layout.packed and name not in held and (layout.bits < 8 or not held)
+    return {
+        name
         for name, layout in layouts.items()
-    )
+        if layout.packed and name not in held and (layout.bits < 8 or not held)
+    }
