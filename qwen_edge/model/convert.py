@@ -75,6 +75,7 @@ def convert(
     threads: int = 0,
     progress: Progress | None = None,
     name: str | None = None,
+    origin: str | None = None,
     tokenizer: bytes | None = None,
 ) -> Conversion:
     """Converts a dense Qwen3 model.
@@ -96,6 +97,7 @@ def convert(
         threads: 0 for all cores.
         progress: called before each slice, and at the end with an empty name.
         name: what the model is called, by default the source's name.
+        origin: where the source comes from, by default what its path tells.
         tokenizer: a packed tokenizer to use in place of the source's.
 
     Raises:
@@ -104,17 +106,11 @@ def convert(
         DamagedModelError: the source is malformed or unsupported.
         QwenEdgeError: the output cannot be written.
     """
-    if method not in METHODS:
-        raise UsageError(
-            "There is no method {method}.",
-            "Methods are {methods}.",
-            method=method,
-            methods=", ".join(METHODS),
-        )
+    check_method(method)
     with open_source(path) as source:
         layouts = choose_layouts(source, bits, group, codebook, overrides)
         blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
-        origin = _origin(path)
+        origin = _printable(origin) if origin else _origin(path)
         description = Description(
             name=_printable(name or origin.rpartition("/")[2]),
             config=source.config,
@@ -145,6 +141,17 @@ def convert(
             result = _summary(output, writer.size, errors, kept)
             writer.finish(_notes(layouts, result, method))
     return result
+
+
+def check_method(method: str) -> None:
+    """Refuses a method that there is not."""
+    if method not in METHODS:
+        raise UsageError(
+            "There is no method {method}.",
+            "Methods are {methods}.",
+            method=method,
+            methods=", ".join(METHODS),
+        )
 
 
 def stored_bits(path: Path, bits: int | None = None) -> int:

@@ -37,6 +37,20 @@ def parse_override(text: str, group: int = 32) -> Override:
     )
 
 
+def default_format(bits: int | None, group: int, codebook: str = "int4") -> WeightFormat:
+    """The format of float matrices that no override fits.
+
+    Raises:
+        UsageError: there is none like that.
+    """
+    try:
+        form = weight_format(DEFAULT_BITS if bits is None else bits, group, codebook)
+        form.layout(1, 1)
+    except ValueError as error:
+        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
+    return form
+
+
 def choose_layouts(
     source: Source,
     bits: int | None,
@@ -49,11 +63,7 @@ def choose_layouts(
     Raises:
         UsageError: a format is not offered, or an override fits no matrix.
     """
-    try:
-        default = weight_format(DEFAULT_BITS if bits is None else bits, group, codebook)
-        default.layout(1, 1)
-    except ValueError as error:
-        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
+    default = default_format(bits, group, codebook)
     unused = {pattern for pattern, _ in overrides}
     layouts = {}
     for name, tensor in source.tensors.items():
