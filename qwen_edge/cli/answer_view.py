@@ -92,7 +92,7 @@ def introduce(plan: Plan) -> None:
     if plan.found.note_due:
         note(
             "This is the tiny demo model, which is not clever. "
-            "Get a real one with `qwen-edge pull qwen3-0.6b`."
+            "Make a real one from a Qwen3-0.6B checkpoint with `qwen-edge convert`."
         )
     if plan.shared_storage:
         warn(

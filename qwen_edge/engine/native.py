@@ -55,6 +55,8 @@ class _Tensor(ctypes.Structure):
         ("has_min", ctypes.c_int32),
         ("has_zero", ctypes.c_int32),
         ("codebook", ctypes.c_int8 * 16),
+        ("levels", ctypes.c_float * 16),
+        ("unit", ctypes.c_float),
     )
 
 
@@ -129,6 +131,8 @@ def _tensor(model: PackedModel, info: TensorInfo) -> _Tensor:
         int(info.has_min),
         int(info.has_zero),
         (ctypes.c_int8 * 16)(*codebook),
+        (ctypes.c_float * 16)(*info.layout.levels),
+        info.layout.unit,
     )
 
 

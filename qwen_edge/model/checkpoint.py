@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
 from qwen_edge.model.chatml import CHATML
@@ -41,7 +41,12 @@ _TEXT_LIMIT = 256 << 20
 # By quant_method in config.json: the module that reads the format. Its function quantized_tensors
 # takes the settings, the shapes of the model's tensors and the stored tensors, and returns the
 # matrices that it recognizes.
-QUANTIZED: Mapping[str, str] = {"awq": "qwen_edge.model.awq", "gptq": "qwen_edge.model.gptq"}
+QUANTIZED: Mapping[str, str] = {
+    "awq": "qwen_edge.model.awq",
+    "bitsandbytes": "qwen_edge.model.bitsandbytes",
+    "fp8": "qwen_edge.model.fp8",
+    "gptq": "qwen_edge.model.gptq",
+}
 # Where older repositories keep those settings, without their method's name.
 _OLDER_SETTINGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 QuantizedTensors = Mapping[str, QuantizedTensor]
@@ -116,34 +121,6 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         raise
 
 
-class Preview(NamedTuple):
-    """What a checkpoint's config.json tells ahead: the model, and whether it is quantized."""
-
-    config: ModelConfig
-    quantized: bool
-
-
-def preview(path: Path, data: bytes) -> Preview:
-    """Reads the text of a config.json before the rest of the checkpoint is there.
-
-    Args:
-        path: what the checkpoint is called in errors.
-        data: the text.
-
-    Raises:
-        DamagedModelError: no checkpoint with this config can be converted.
-    """
-    table = _parse(path / "config.json", data)
-    _check_kind(path, table)
-    settings = table.get("quantization_config") or {}
-    if settings:
-        _method(path, settings)
-    try:
-        return Preview(config_from(_config_table(table)), bool(settings))
-    except ContainerError as error:
-        raise _damaged(path / "config.json", str(error)) from None
-
-
 def _damaged(path: Path, problem: str) -> DamagedModelError:
     return DamagedModelError(
         "The checkpoint file {path} cannot be used: {problem}.",
@@ -168,10 +145,8 @@ def _read_file(path: Path) -> bytes | None:
 
 def _read_json(path: Path) -> Mapping[str, Any] | None:
     data = _read_file(path)
-    return None if data is None else _parse(path, data)
-
-
-def _parse(path: Path, data: bytes) -> Mapping[str, Any]:
+    if data is None:
+        return None
     try:
         table = parse_json(data, "its text")
     except ContainerError as error:
@@ -289,7 +264,15 @@ def _tensors(
     try:
         if not settings:
             return _select(config, {}, stored, None)
-        module = import_module(QUANTIZED[_method(directory, settings)])
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        if not isinstance(method, str) or method not in QUANTIZED:
+            raise DamagedModelError(
+                "The checkpoint {path} is quantized by the unsupported method {method}.",
+                "Use the model's original checkpoint.",
+                path=directory,
+                method=show(method),
+            )
+        module = import_module(QUANTIZED[method])
         found = module.quantized_tensors(settings, tensor_shapes(config), stored)
         return _select(config, found, stored, _REST)
     except UnsupportedError as error:
@@ -318,19 +301,6 @@ def _older_settings(
         if settings is not None:
             return {"quant_method": method, **settings}
     return None
-
-
-def _method(directory: Path, settings: object) -> str:
-    """The method of a quantized checkpoint, one that can be read."""
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    if isinstance(method, str) and method in QUANTIZED:
-        return method
-    raise DamagedModelError(
-        "The checkpoint {path} is quantized by the unsupported method {method}.",
-        "Use the model's original checkpoint.",
-        path=directory,
-        method=show(method),
-    )
 
 
 def _select(

@@ -2,8 +2,8 @@
 
 ``__metadata__`` holds ``format`` = ``qedge`` and ``qedge``, a JSON text: format_version,
 architecture, name, config, generation, chat_template, source, quantization, program and, by tensor,
-type, rows, cols, group, min, zero (since version 2, where it is true) and codebook. Packed tensors
-are U8 [tiles, groups, block bytes] as native/format.h has it, dense ones F32, F16 or BF16
+type, rows, cols, group, min, codebook and since version 2, where there are any, zero, levels and
+unit. Packed tensors are U8 [tiles, groups, block bytes] as native/format.h has it, dense ones F32, F16 or BF16
 [rows, cols] or [n], the tokenizer is the U8 tensor ``tokenizer``. Every tensor begins at a multiple
 of 64 bytes; U8 tensors ``padding.N`` fill the gaps.
 
@@ -144,7 +144,7 @@ def _map(path: Path) -> MappedFile:
     except FileNotFoundError:
         raise ModelNotFoundError(
             "There is no model file {path}.",
-            "`qwen-edge models` lists what is installed, `qwen-edge pull` gets more.",
+            "`qwen-edge models` lists what is installed, `qwen-edge convert` makes more.",
             path=path,
         ) from None
     except IsADirectoryError:

@@ -21,7 +21,7 @@ from qwen_edge.quant.layout import Layout
 
 FORMAT = "qedge"
 FORMAT_VERSION = 2
-"""The newest. Files that have neither zero points nor column orders are of version 1."""
+"""The newest. Files without zero points, column orders and levels are of version 1."""
 ALIGNMENT = 64
 HEADER_LIMIT = 16 << 20
 TOKENIZER = "tokenizer"
@@ -32,38 +32,47 @@ _LONGEST_TEXT = 1000
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor and where it lies.
+    """A tensor and where it lies; the fields of its layout are its own, too.
 
     Attributes:
         name: Hugging Face's, or ``tokenizer``.
-        type: ``q4``, ``q8``, ``f32``, ``f16``, ``bf16`` or ``u8``.
-        rows: 1 for vectors.
-        cols: without padding.
-        group: columns that share a scale, 0 for the unpacked types.
-        has_min: whether each scale has a minimum.
-        has_zero: whether the minimums are zero points.
-        codebook: 16 signed bytes for ``q4``, else empty.
+        layout: how its weights are stored.
         offset: of its first byte in the file, a multiple of 64.
         nbytes: its size.
     """
 
     name: str
-    type: str
-    rows: int
-    cols: int
-    group: int
-    has_min: bool
-    has_zero: bool
-    codebook: tuple[int, ...]
+    layout: Layout
     offset: int
     nbytes: int
 
     @property
-    def layout(self) -> Layout:
-        """How its weights are stored."""
-        return Layout(
-            self.type, self.rows, self.cols, self.group, self.has_min, self.codebook, self.has_zero
-        )
+    def type(self) -> str:
+        return self.layout.type
+
+    @property
+    def rows(self) -> int:
+        return self.layout.rows
+
+    @property
+    def cols(self) -> int:
+        return self.layout.cols
+
+    @property
+    def group(self) -> int:
+        return self.layout.group
+
+    @property
+    def has_min(self) -> bool:
+        return self.layout.has_min
+
+    @property
+    def has_zero(self) -> bool:
+        return self.layout.has_zero
+
+    @property
+    def codebook(self) -> tuple[int, ...]:
+        return self.layout.codebook
 
 
 class Contents(NamedTuple):
@@ -163,14 +172,17 @@ def _tensor(name: str, value: Any, entry: Entry) -> TensorInfo:
         raise ContainerError(f"its tensor {name} is not described by a table")
     kind, codebook = value.get("type"), value.get("codebook", [])
     has_min, has_zero = value.get("min", False), value.get("zero", False)
+    levels = value.get("levels", [])
     if (
         not isinstance(kind, str)
         or not isinstance(has_min, bool)
         or not isinstance(has_zero, bool)
-        or not isinstance(codebook, list)
-        or not {int}.issuperset(map(type, codebook))
+        or not _is_list(codebook, int)
+        or not _is_list(levels, float, int)
     ):
-        raise ContainerError(f"its tensor {name} has a malformed type, min, zero or codebook")
+        raise ContainerError(
+            f"its tensor {name} has a malformed type, min, zero, levels or codebook"
+        )
     try:
         layout = Layout(
             type=kind,
@@ -180,6 +192,8 @@ def _tensor(name: str, value: Any, entry: Entry) -> TensorInfo:
             has_min=has_min,
             codebook=tuple(codebook),
             has_zero=has_zero,
+            levels=tuple(map(float, levels)),
+            unit=integer({"unit": value.get("unit", 0)}, "unit", 0, 127),
         )
     except (ValueError, ContainerError) as error:
         raise ContainerError(f"its tensor {name} is malformed: {error}") from None
@@ -194,10 +208,11 @@ def _tensor(name: str, value: Any, entry: Entry) -> TensorInfo:
     # The entry's bytes follow from its shape and dtype, and lie inside the file: parse saw to it.
     if entry.begin % ALIGNMENT:
         raise ContainerError(f"its tensor {name} does not begin at a multiple of {ALIGNMENT}")
-    return TensorInfo(
-        name, kind, layout.rows, layout.cols, layout.group, has_min, has_zero, layout.codebook,
-        entry.begin, entry.end - entry.begin,
-    )  # fmt: skip
+    return TensorInfo(name, layout, entry.begin, entry.end - entry.begin)
+
+
+def _is_list(value: Any, *types: type) -> bool:
+    return isinstance(value, list) and set(types).issuperset(map(type, value))
 
 
 def _check_role(info: TensorInfo, shape: tuple[int, ...] | None, order: int | None) -> None:

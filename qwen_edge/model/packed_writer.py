@@ -51,12 +51,14 @@ def _describe(layout: Layout) -> dict[str, Any]:
         table |= {"min": layout.has_min, "codebook": list(layout.codebook)}
     if layout.has_zero:
         table["zero"] = True
+    if layout.levels:
+        table |= {"levels": list(layout.levels), "unit": layout.unit}
     return table
 
 
 def _format_version(config: ModelConfig, tensors: Mapping[str, Layout]) -> int:
     """The oldest that has what the file uses, so that older programs read all they can."""
-    newer = any(layout.has_zero for layout in tensors.values())
+    newer = any(layout.has_zero or layout.levels for layout in tensors.values())
     return 2 if newer or not tensors.keys().isdisjoint(order_shapes(config)) else 1
 
 

@@ -72,6 +72,10 @@ Matrix matrix(const qe_tensor& t, int rows, int cols, const char* name) {
     m.has_min = t.has_min != 0;
     m.has_zero = t.has_zero != 0;
     std::memcpy(m.codebook, t.codebook, sizeof(m.codebook));
+    require(t.unit == 0 || (m.type == Type::kQ4 && !m.has_min && std::isfinite(t.unit)),
+            std::string("tensor ") + name + " has levels that do not go with its type");
+    std::memcpy(m.levels, t.levels, sizeof(m.levels));
+    m.unit = t.unit;
     needed = m.tile_bytes() * static_cast<uint64_t>(m.tiles());
   }
   require(t.bytes >= needed, std::string("tensor ") + name + " is too short");

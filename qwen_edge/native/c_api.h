@@ -23,6 +23,8 @@ struct qe_tensor {
   int32_t rows, cols;
   int32_t group, has_min, has_zero;
   int8_t codebook[16];
+  float levels[16];
+  float unit;  // 0: the codebook is exact, there are no levels
 };
 
 // Which activation each column of some matrices belongs to; data is null if it is its own.

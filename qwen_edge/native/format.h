@@ -9,6 +9,9 @@
 // them. In chunk j, byte 4r + i holds row r's column 8j + i in its low nibble and 8j + 4 + i in its
 // high nibble. A weight is codebook[code] * scale[row] + minimum[row]; in a tensor with zero points
 // these are in the minimums' place, and a weight is (codebook[code] - zero[row]) * scale[row].
+// A codebook may stand for 16 levels that signed bytes do not hold: a weight is then
+// levels[code] * (unit * scale[row]), and the codebook is unit * levels, rounded. Where activations
+// are INT8 the kernels take the codebook for it, everything else takes the levels.
 // INT8 block: group / 4 chunks of 64 bytes, then 16 fp16 scales. In chunk j, byte 4r + i holds row
 // r's column 4j + i. A weight is code * scale[row].
 #pragma once
@@ -70,6 +73,8 @@ struct Matrix {
   bool has_min = false;   // 16 more halves follow the scales
   bool has_zero = false;  // and they are zero points, not minimums
   alignas(16) int8_t codebook[16] = {};
+  float levels[16] = {};
+  float unit = 0;  // 0 if the codebook is exact
 
   int tiles() const { return (rows + kTileRows - 1) / kTileRows; }
   int groups() const { return (cols + group - 1) / group; }

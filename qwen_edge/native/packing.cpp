@@ -135,7 +135,7 @@ void dequantize_tile(const QeLayout& layout, int64_t tile, const uint8_t* packed
     for (int r = 0; r < kTileRows && first_row + r < layout.rows; ++r) {
       uint16_t half;
       std::memcpy(&half, block.scales + 2 * r, 2);
-      const float scale = half_to_float(half);
+      const float scale = half_to_float(half) * (layout.unit != 0 ? layout.unit : 1.0f);
       float minimum = 0;
       if (block.minimums != nullptr) {
         std::memcpy(&half, block.minimums + 2 * r, 2);
@@ -144,8 +144,9 @@ void dequantize_tile(const QeLayout& layout, int64_t tile, const uint8_t* packed
       float* row = output + (first_row + r) * layout.cols + g * layout.group;
       for (int c = 0; c < layout.group && g * layout.group + c < layout.cols; ++c) {
         const uint8_t code = code_at(layout, block.codes, r, c);
-        const float value =
-            static_cast<float>(is_q8 ? static_cast<int8_t>(code) : layout.codebook[code]);
+        const float value = is_q8              ? static_cast<float>(static_cast<int8_t>(code))
+                            : layout.unit != 0 ? layout.levels[code]
+                                               : static_cast<float>(layout.codebook[code]);
         row[c] = layout.has_zero != 0 ? (value - minimum) * scale : value * scale + minimum;
       }
     }

@@ -13,6 +13,8 @@ struct QeLayout {
   int32_t has_min;   // 0 or 1, INT4 alone
   int32_t has_zero;  // 0 or 1: what has_min announces are zero points
   int8_t codebook[16];
+  float levels[16];  // what the codebook stands for, see format.h
+  float unit;        // 0 if there are no levels
 };
 
 namespace qe {

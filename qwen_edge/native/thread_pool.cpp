@@ -160,7 +160,9 @@ void ThreadPool::await_workers() {
   }
 }
 
-// Moves a thread to the core of the calling one, which is about to sleep.
+// Moves a thread to the core of the calling one, which is about to sleep. Only where every core is
+// allowed: giving a narrower set back would keep it narrow when the system widens it, as Android
+// does for an app that comes to the foreground.
 void ThreadPool::fetch(Member& member) {
   const int id = member.id.load(std::memory_order_relaxed), core = sched_getcpu();
   int state = Member::kInJob;
@@ -170,6 +172,7 @@ void ThreadPool::fetch(Member& member) {
   CPU_ZERO(&here);
   CPU_SET(core, &here);
   const bool moved = sched_getaffinity(id, sizeof member.allowed, &member.allowed) == 0 &&
+                     CPU_COUNT(&member.allowed) >= sysconf(_SC_NPROCESSORS_ONLN) &&
                      sched_setaffinity(id, sizeof here, &here) == 0;
   member.moved_to = core;
   member.state.store(moved ? Member::kMoved : Member::kInJob, std::memory_order_release);

@@ -35,6 +35,9 @@ class Layout:
         codebook: the 16 signed bytes that codes stand for, ``q4`` alone, else empty.
         has_zero: whether what is in the minimums' place are zero points: weights are then
             ``(codebook[code] - zero) * scale``.
+        levels: 16 floats that the codebook rounds, or none: weights are then
+            ``levels[code] * (unit * scale)``.
+        unit: what the levels were multiplied by to make the codebook; 0 without levels.
 
     Raises:
         ValueError: the fields do not go together; the message is a sentence fragment.
@@ -47,6 +50,8 @@ class Layout:
     has_min: bool = False
     codebook: tuple[int, ...] = ()
     has_zero: bool = False
+    levels: tuple[float, ...] = ()
+    unit: int = 0
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.cols < 1:
@@ -54,18 +59,31 @@ class Layout:
         if self.type not in ("q4", "q8"):
             if self.type not in DENSE_BYTES:
                 raise ValueError(f"its type {self.type!a:.40} is unknown")
-            if self.group or self.has_min or self.codebook or self.has_zero:
+            if self.group or self.has_min or self.codebook or self.has_zero or self.levels:
                 raise ValueError(f"its type {self.type} has neither groups nor a codebook")
             return
         if self.group not in GROUPS:
             raise ValueError(f"its group size {self.group} is not 32, 64 or 128")
         if self.has_zero and not self.has_min:
             raise ValueError("its zero points lack the minimums' place")
+        if self.levels or self.unit:
+            self._check_levels()
         if self.type == "q8":
             if self.has_min or self.codebook:
                 raise ValueError("its type q8 has neither minimums nor a codebook")
         elif len(self.codebook) != 16 or min(self.codebook) < -128 or max(self.codebook) > 127:
             raise ValueError("its codebook is not 16 signed bytes")
+
+    def _check_levels(self) -> None:
+        if self.type != "q4" or self.has_min or len(self.levels) != 16:
+            raise ValueError("its levels do not go with its type")
+        if not all(abs(level) <= 1 for level in self.levels):
+            raise ValueError("its levels are not from -1 to 1")
+        if not 1 <= self.unit <= 127:
+            raise ValueError(f"its unit {self.unit} is not from 1 to 127")
+        # Kernels take the codebook for the levels: it has to be them, rounded.
+        if self.codebook != _rounded(self.levels, self.unit):
+            raise ValueError("its codebook is not its levels, rounded")
 
     @property
     def packed(self) -> bool:
@@ -114,6 +132,8 @@ class WeightFormat:
     has_min: bool = False
     codebook: tuple[int, ...] = INT4
     has_zero: bool = False
+    levels: tuple[float, ...] = ()
+    unit: int = 0
 
     @property
     def bits(self) -> int:
@@ -122,7 +142,22 @@ class WeightFormat:
 
     def layout(self, rows: int, cols: int) -> Layout:
         """The layout of a matrix in this format."""
-        return Layout(self.type, rows, cols, self.group, self.has_min, self.codebook, self.has_zero)
+        return Layout(rows=rows, cols=cols, **vars(self))
+
+
+def _rounded(levels: tuple[float, ...], unit: int) -> tuple[int, ...]:
+    return tuple(round(unit * level) for level in levels)
+
+
+def level_format(levels: tuple[float, ...], group: int) -> WeightFormat:
+    """The format for 16 levels from -1 to 1, in the unit that a codebook rounds them best by."""
+
+    def off(unit: int) -> float:
+        rounded = _rounded(levels, unit)
+        return sum((code / unit - level) ** 2 for code, level in zip(rounded, levels, strict=True))
+
+    unit = min(range(127, 0, -1), key=off)
+    return WeightFormat("q4", group, False, _rounded(levels, unit), False, levels, unit)
 
 
 def weight_format(bits: int, group: int = 32, codebook: str = "int4") -> WeightFormat:

@@ -32,6 +32,8 @@ class NativeLayout(ctypes.Structure):
         ("has_min", ctypes.c_int32),
         ("has_zero", ctypes.c_int32),
         ("codebook", ctypes.c_int8 * 16),
+        ("levels", ctypes.c_float * 16),
+        ("unit", ctypes.c_float),
     )
 
 
@@ -45,6 +47,8 @@ def native_layout(layout: Layout) -> NativeLayout:
         int(layout.has_min),
         int(layout.has_zero),
         (ctypes.c_int8 * 16)(*layout.codebook),
+        (ctypes.c_float * 16)(*layout.levels),
+        layout.unit,
     )
 
 

@@ -14,7 +14,7 @@ from qwen_edge.errors import DamagedModelError
 from qwen_edge.model.config import GenerationDefaults, tensor_shapes
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.packed_writer import Description, PackedWriter
-from qwen_edge.quant.layout import NF4, UINT4, Layout
+from qwen_edge.quant.layout import NF4, UINT4, Layout, level_format
 from tests.model.files import TINY, read_header
 
 DESCRIPTION = Description(
@@ -119,6 +119,10 @@ def test_only_files_that_need_it_are_of_the_newest_version(tmp_path: Path) -> No
     with open_model(path) as model:
         assert model.tensors[query].layout == zeros
         assert not model.tensors[query.replace("q_proj", "k_proj")].has_zero
+    levels = level_format(tuple(i / 8 for i in range(-8, 8)), 64).layout(96, 96)
+    assert versions(path, layouts | {query: levels}) == 2
+    with open_model(path) as model:
+        assert model.tensors[query].layout == levels
     orders = {
         "model.layers.1.self_attn.qkv.order": Layout("u8", 1, 4 * 96),
         "model.layers.0.mlp.down.order": Layout("u8", 1, 4 * 160),

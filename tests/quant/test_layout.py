@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from qwen_edge.quant.layout import CODEBOOKS, INT4, UINT4, Layout, WeightFormat, weight_format
+from qwen_edge.quant.layout import (
+    CODEBOOKS,
+    INT4,
+    NF4,
+    UINT4,
+    Layout,
+    WeightFormat,
+    level_format,
+    weight_format,
+)
+
+LEVELS = tuple(i / 8 for i in INT4)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +55,14 @@ def test_sizes_of_unpacked_tensors() -> None:
         (("f16", 0, 32), "empty"),
         (("f16", 16, 32, 0, False, (), True), "neither groups"),
         (("q4", 16, 32, 32, False, INT4, True), "zero points lack"),
+        (("q4", 16, 32, 32, False, INT4, False, LEVELS[:15], 8), "levels do not go with"),
+        (("q4", 16, 32, 32, True, INT4, False, LEVELS, 8), "levels do not go with"),
+        (("q8", 16, 32, 32, False, (), False, LEVELS, 8), "levels do not go with"),
+        (("q4", 16, 32, 32, False, INT4, False, (2.0, *LEVELS[1:]), 8), "not from -1 to 1"),
+        (("q4", 16, 32, 32, False, INT4, False, (float("nan"), *LEVELS[1:]), 8), "not from -1"),
+        (("q4", 16, 32, 32, False, INT4, False, LEVELS, 128), "unit 128"),
+        (("q4", 16, 32, 32, False, INT4, False, LEVELS, 100), "codebook is not its levels"),
+        (("f32", 16, 32, 0, False, (), False, LEVELS), "neither groups nor"),
         (("q8", 16, 32, 32, False, (), True), "zero points lack"),
         (("q4", 16, -1, 32, False, INT4), "empty"),
         (("int3\x1b", 16, 32), "unknown"),
@@ -75,3 +94,13 @@ def test_formats_by_bits() -> None:
 def test_codebooks_are_sixteen_signed_bytes() -> None:
     for codebook in CODEBOOKS.values():
         assert Layout("q4", 16, 32, 32, False, codebook).codebook == codebook
+
+
+def test_levels_have_the_codebook_that_rounds_them_best() -> None:
+    form = level_format(LEVELS, 64)
+    assert (form.type, form.group, form.levels) == ("q4", 64, LEVELS)
+    # Eighths: a unit of 8 or its multiples rounds nothing.
+    assert form.unit % 8 == 0
+    assert form.codebook == tuple(int(form.unit * level) for level in LEVELS)
+    nf4 = level_format(tuple(value / 127 for value in NF4), 64)
+    assert (nf4.unit, nf4.codebook) == (127, NF4)

@@ -571,11 +571,13 @@ void dequantize_columns(const Matrix& w, int row, int begin, int end, float* out
     float value;
     if (is_q4) {
       const uint8_t byte = block[64 * (k / 8) + 4 * r + (k & 3)];
-      value = static_cast<float>(w.codebook[k & 4 ? byte >> 4 : byte & 15]);
+      const int code = k & 4 ? byte >> 4 : byte & 15;
+      value = w.unit != 0 ? w.levels[code] : static_cast<float>(w.codebook[code]);
     } else {
       value = static_cast<float>(static_cast<int8_t>(block[64 * (k / 4) + 4 * r + (k & 3)]));
     }
-    const float scale = block_scale(scales, r);
+    float scale = block_scale(scales, r);
+    if (w.unit != 0) scale *= w.unit;
     const float minimum = w.has_min ? block_scale(scales + kScaleBytes, r) : 0;
     out[c - begin] = w.has_zero ? (value - minimum) * scale : value * scale + minimum;
   }
