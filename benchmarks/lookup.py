@@ -26,14 +26,13 @@ import random
 import re
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from tokenizers import Tokenizer as HubTokenizer
 
-from benchmarks.speed import BUFFER_BYTES, read_bandwidth
+from benchmarks.speed import BUFFER_BYTES
+from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.generate import Generation, Step
 from qwen_edge.engine.interface import EngineConfig, Logits, SamplingParams
 from qwen_edge.engine.native import NativeEngine, isa_name
@@ -207,18 +206,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    buffer = np.ones(BUFFER_BYTES // 8, np.int64)
     tokenizer = HubTokenizer.from_file(str(arguments.tokenizer))
     results, bandwidths = [], []
-    with (
-        ThreadPoolExecutor(arguments.threads) as pool,
-        open_model(arguments.model) as model,
-    ):
+    with open_model(arguments.model) as model:
         print(f"{model.name}, {isa_name()}, {arguments.threads} threads; tokens/s")
         print(f"{'task':18} {'off':>8} {'auto':>8} {'ratio':>7}  drafted accepted of tokens")
         for parts in (replayed(model, tokenizer, arguments), demo(arguments)):
             for result in parts:
-                bandwidths.append(read_bandwidth(buffer, pool, arguments.threads) / 1e9)
+                bandwidths.append(read_bandwidth(BUFFER_BYTES, arguments.threads, passes=3) / 1e9)
                 results.append(result)
                 print(
                     "{task:18} {off:8.1f} {auto:8.1f} {ratio:7.3f}  "

@@ -4,7 +4,7 @@
 
 A repeat measures the bandwidth, a prefill of 512 tokens and 32 decode steps, so that a drifting
 machine shows it in all three. Prints medians and ranges; decoding reads every weight once a
-token, and the last line says which share of the bandwidth that is. Needs numpy.
+token, and the last line says which share of the bandwidth that is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import argparse
 import json
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
+from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.interface import EngineConfig, Row
 from qwen_edge.engine.native import NativeEngine, isa_name
 from qwen_edge.model.packed import open_model
@@ -25,15 +23,6 @@ from qwen_edge.model.packed import open_model
 PREFILL = 512
 DECODE = 32
 BUFFER_BYTES = 1 << 29
-
-
-def read_bandwidth(buffer: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> float:
-    """Bytes per second at which the threads together read a buffer larger than the caches."""
-    parts = np.array_split(buffer, threads)
-    start = time.perf_counter()
-    # numpy's maximum is vectorized and does next to nothing but read.
-    list(pool.map(np.max, parts))
-    return buffer.nbytes / (time.perf_counter() - start)
 
 
 def prefill_rate(engine: NativeEngine) -> float:
@@ -64,19 +53,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     config = EngineConfig(context=PREFILL, threads=arguments.threads, prefill_rows=128)
-    buffer = np.ones(BUFFER_BYTES // 8, np.int64)
     rates: dict[str, list[float]] = {"bandwidth": [], "prefill": [], "decode": [], "share": []}
-    with (
-        ThreadPoolExecutor(arguments.threads) as pool,
-        open_model(arguments.model) as model,
-        NativeEngine(model, config) as engine,
-    ):
+    with open_model(arguments.model) as model, NativeEngine(model, config) as engine:
         weights = sum(t.nbytes for t in model.tensors.values() if t.type in ("q4", "q8"))
         decode_rate(engine)
         for _ in range(arguments.repeats):
-            before = read_bandwidth(buffer, pool, arguments.threads)
+            before = read_bandwidth(BUFFER_BYTES, arguments.threads, passes=3)
             decode = decode_rate(engine)
-            bandwidth = (before + read_bandwidth(buffer, pool, arguments.threads)) / 2
+            after = read_bandwidth(BUFFER_BYTES, arguments.threads, passes=3)
+            bandwidth = (before + after) / 2
             rates["bandwidth"].append(bandwidth / 1e9)
             rates["decode"].append(decode)
             rates["share"].append(100 * decode * weights / bandwidth)

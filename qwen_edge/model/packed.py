@@ -3,9 +3,9 @@
 ``__metadata__`` holds ``format`` = ``qedge`` and ``qedge``, a JSON text: format_version,
 architecture, name, config, generation, chat_template, source, quantization, program and, by tensor,
 type, rows, cols, group, min, codebook and since version 2, where there are any, zero, levels and
-unit. Packed tensors are U8 [tiles, groups, block bytes] as native/format.h has it, dense ones F32, F16 or BF16
-[rows, cols] or [n], the tokenizer is the U8 tensor ``tokenizer``. Every tensor begins at a multiple
-of 64 bytes; U8 tensors ``padding.N`` fill the gaps.
+unit. Packed tensors are U8 [tiles, groups, block bytes] as native/format.h has it, dense ones F32,
+F16 or BF16 [rows, cols] or [n], the tokenizer is the U8 tensor ``tokenizer``. Every tensor begins
+at a multiple of 64 bytes; U8 tensors ``padding.N`` fill the gaps.
 
 Since version 2, a layer may have U8 tensors ``self_attn.qkv.order``, ``self_attn.o.order``,
 ``mlp.gate_up.order`` and ``mlp.down.order`` of little-endian int32, one for each column of the
