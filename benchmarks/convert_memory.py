@@ -1,6 +1,6 @@
 """Time and peak memory of a conversion, on a random checkpoint of a true shape.
 
-    python benchmarks/convert_memory.py --size qwen3-0.6b
+    python -m benchmarks.convert_memory --size qwen3-0.6b
 
 Writes a bf16 checkpoint (1.2 GB for 0.6B) into a temporary folder, converts it in a fresh process
 and prints one JSON object; VmHWM is that process's peak resident memory, mapped pages included.
@@ -21,14 +21,18 @@ import numpy as np
 from qwen_edge.model.config import ModelConfig, tensor_shapes
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.synthetic import CONFIGS, byte_tokenizer_json
+from qwen_edge.quant.layout import CODEBOOKS
+from qwen_edge.quant.methods import BEST_CODEBOOK, BEST_METHOD, METHODS
 
 _CONVERT = """
 import json, sys, time
 from pathlib import Path
 from qwen_edge.model.convert import convert
-source, output, bits, group = sys.argv[1:]
+source, output, bits, group, method, codebook = sys.argv[1:]
 begin = time.perf_counter()
-result = convert(Path(source), Path(output), bits=int(bits), group=int(group))
+result = convert(
+    Path(source), Path(output), bits=int(bits), group=int(group), method=method, codebook=codebook
+)
 seconds = time.perf_counter() - begin
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({
@@ -91,6 +95,8 @@ def main() -> None:
     parser.add_argument("--size", choices=sorted(CONFIGS), default="qwen3-0.6b")
     parser.add_argument("--bits", default="4")
     parser.add_argument("--group", default="32")
+    parser.add_argument("--method", choices=list(METHODS), default=BEST_METHOD)
+    parser.add_argument("--codebook", choices=list(CODEBOOKS), default=BEST_CODEBOOK)
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json of Qwen3")
     parser.add_argument("--folder", type=Path, help="where to write, by default the system's /tmp")
     options = parser.parse_args()
@@ -99,15 +105,15 @@ def main() -> None:
         write_checkpoint(directory, CONFIGS[options.size], options.tokenizer)
         output = directory / "model.qedge"
         command = [sys.executable, "-c", _CONVERT, str(directory), str(output)]
-        result = subprocess.run(
-            [*command, options.bits, options.group], check=True, capture_output=True, text=True
-        )
+        command += [options.bits, options.group, options.method, options.codebook]
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
         figures = json.loads(result.stdout)
         open_model(output).close()
         begin = time.perf_counter()
         open_model(output).close()
         figures["open_ms"] = round((time.perf_counter() - begin) * 1e3, 2)
-    print(json.dumps({"size": options.size, "bits": options.bits, **figures}, indent=1))
+    chosen = {"size": options.size, "bits": options.bits, "method": options.method}
+    print(json.dumps({**chosen, **figures}, indent=1))
 
 
 if __name__ == "__main__":

@@ -266,11 +266,44 @@ def arm_section(records: Records) -> list[str]:
     ]
 
 
+QUALITY = """`python -m benchmarks.quality`: the same float weights, rounded in each way, put back
+into the same fp32 model of transformers, so that nothing but the weights differs. The calibration
+text is the package's own ({calibration_bytes:,} bytes, English and Chinese) for all that take one.
+Bits are those of all matrices, scales and embedding included. The divergence of the predictions
+from those of the floats is steadier than the perplexity, whose standard error stands behind it."""
+
+
+def quality_section(records: Records) -> list[str]:
+    """What rounding costs, at how many bits, in each way, the least divergence first."""
+    record = records.record("quality")
+    lines = ["", "## Quality at equal bytes", "", QUALITY.format(**record)]
+    for model in record["models"]:
+        rows = []
+        for row in sorted(model["rows"], key=lambda row: row["divergence"]):
+            rows.append(
+                (
+                    row["weights"],
+                    f"{row['bits']:.2f}",
+                    f"{100 * row['increase']:+.2f} % ± {100 * row['deviation']:.2f}",
+                    f"{row['divergence']:.5f}",
+                    f"{100 * row['agreement']:.1f} %",
+                )
+            )
+        head = ("weights", "bits", "perplexity", "divergence, nats", "same most likely token")
+        about = (
+            f"{model['parameters'] / 1e6:.1f} M parameters ({model['note']}), "
+            f"{model['tokens']:,} tokens, perplexity {model['perplexity']:.4g} with floats:"
+        )
+        lines += ["", about, "", *table(head, rows)]
+    return lines
+
+
 SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     logits_section,
     lookup_section,
     prompt_cache_section,
     kv_section,
+    quality_section,
     unequal_cores_section,
     idle_section,
     soak_section,

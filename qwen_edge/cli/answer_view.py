@@ -92,7 +92,7 @@ def introduce(plan: Plan) -> None:
     if plan.found.note_due:
         note(
             "This is the tiny demo model, which is not clever. "
-            "Make a real one from a Qwen3-0.6B checkpoint with `qwen-edge convert`."
+            "Get a real one with `qwen-edge pull qwen3-0.6b`."
         )
     if plan.shared_storage:
         warn(

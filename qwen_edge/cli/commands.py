@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "Measure speed and memory on this device.",
     "eval": "Measure how well a model predicts or answers.",
     "models": "List, inspect and remove the models on this device.",
+    "pull": "Download a model and convert it.",
     "convert": "Turn a checkpoint into a model file.",
     "doctor": "Look at this device and say what it can run.",
     "config": "Show and change settings.",

@@ -25,11 +25,11 @@ FINDINGS = {
     ),
     "Raise --memory-cap, or use a smaller model.": "请提高 --memory-cap，或换用更小的模型。",
     "A --context of {context} fits.": "--context {context} 可以放下。",
-    "On this device: {near}. `qwen-edge convert` makes others.": (
-        "本设备上有：{near}。`qwen-edge convert` 可制作其他模型。"
+    "On this device: {near}. `qwen-edge pull` gets others.": (
+        "本设备上有：{near}。`qwen-edge pull` 可下载其他模型。"
     ),
-    "Did you mean {near}? `qwen-edge convert` makes others.": (
-        "您是否想用 {near}？`qwen-edge convert` 可制作其他模型。"
+    "Did you mean {near}? `qwen-edge pull` gets others.": (
+        "您是否想用 {near}？`qwen-edge pull` 可下载其他模型。"
     ),
     "The native library does not belong to this version: {reason}.": (
         "原生库与本版本不匹配：{reason}。"
@@ -39,9 +39,7 @@ FINDINGS = {
     ),
     "Termux: `pkg install clang`.": "Termux 中请运行 `pkg install clang`。",
     "No model is downloaded, so the tiny demo answers.": "尚未下载模型，由很小的演示模型回答。",
-    "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.": (
-        "可用 `qwen-edge convert 目录` 由检查点制作。"
-    ),
+    "Get one with `qwen-edge pull qwen3-0.6b`.": ("可用 `qwen-edge pull qwen3-0.6b` 下载。"),
     "The model {path} lies on {kind}, where it runs at a small part of its speed.": (
         "模型 {path} 位于 {kind}，在那里运行会慢很多。"
     ),

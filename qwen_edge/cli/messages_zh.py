@@ -6,6 +6,7 @@ from qwen_edge.cli.bench_zh import BENCH
 from qwen_edge.cli.eval_zh import EVAL
 from qwen_edge.cli.findings_zh import FINDINGS
 from qwen_edge.cli.help_zh import HELP
+from qwen_edge.cli.pull_zh import PULL
 
 _ERRORS = {
     "{message}": "{message}",
@@ -112,10 +113,9 @@ _ERRORS = {
     "Several models fit the name {name}: {found}.": "有多个模型符合名称 {name}：{found}。",
     "Give one of these names in full.": "请写出其中一个的全名。",
     "There is no model on this device.": "本设备上没有模型。",
-    "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.": (
-        "可用 `qwen-edge convert 目录` 由检查点制作。"
-    ),
+    "Get one with `qwen-edge pull qwen3-0.6b`.": ("可用 `qwen-edge pull qwen3-0.6b` 下载。"),
     "There is no model {name}.": "没有模型 {name}。",
+    "`qwen-edge pull {short}` gets it.": "可用 `qwen-edge pull {short}` 下载。",
     "The store has no model {name}.": "模型库中没有 {name}。",
     "{path} is a folder, not a {suffix} file.": "{path} 是文件夹，不是 {suffix} 文件。",
     "Convert a checkpoint first: `qwen-edge convert {path} -o model{suffix}`.": (
@@ -125,8 +125,8 @@ _ERRORS = {
         "演示模型是程序的一部分，不能删除。"
     ),
     "There is no model file {path}.": "没有模型文件 {path}。",
-    "`qwen-edge models` lists what is installed, `qwen-edge convert` makes more.": (
-        "`qwen-edge models` 列出已有的模型，`qwen-edge convert` 可制作更多。"
+    "`qwen-edge models` lists what is installed, `qwen-edge pull` gets more.": (
+        "`qwen-edge models` 列出已有的模型，`qwen-edge pull` 可下载更多。"
     ),
     "{path} is a folder, not a .qedge model file.": "{path} 是文件夹，不是 .qedge 模型文件。",
     "Convert a Hugging Face checkpoint with `qwen-edge convert`.": (
@@ -297,9 +297,8 @@ _NOTES = {
     "loading: {seconds:.2f} s": "加载：{seconds:.2f} 秒",
     "peak memory: {size}": "内存峰值：{size}",
     "This is the tiny demo model, which is not clever. "
-    "Make a real one from a Qwen3-0.6B checkpoint with `qwen-edge convert`.": (
-        "这是很小的演示模型，并不聪明。"
-        "可用 `qwen-edge convert` 由 Qwen3-0.6B 的检查点制作真正的模型。"
+    "Get a real one with `qwen-edge pull qwen3-0.6b`.": (
+        "这是很小的演示模型，并不聪明。可用 `qwen-edge pull qwen3-0.6b` 下载真正的模型。"
     ),
     "The context of {context} tokens is full; --context sets its size.": (
         "{context} 个词元的上下文已满；其大小由 --context 设定。"
@@ -347,6 +346,7 @@ _NOTES = {
         "{path} 位于共享存储上，在那里运行会慢很多。"
     ),
     "Converting": "正在转换",
+    "layer {number}": "第 {number} 层",
     "Writing": "正在写入",
     "Models lie in {folder}.": "模型存放在 {folder}。",
     "Computed prompts: {prompts}, {size}; `qwen-edge models clear-cache` deletes them.": (
@@ -411,5 +411,5 @@ _DOCTOR = {
     "{model} for this much RAM": "这样大的内存适合 {model}",
 }
 
-MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | EVAL | HELP
+MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | EVAL | PULL | HELP
 """English template -> Chinese template, with the same fields."""

@@ -19,6 +19,7 @@ from qwen_edge.errors import QwenEdgeError
 _CODES = {"dim": "2", "bold": "1", "red": "31", "yellow": "33", "cyan": "36"}
 _NARROWEST = 20
 _ERASE_LINE = "\r\x1b[K"
+_LONGEST_CLOCK = 100 * 3600
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -177,7 +178,11 @@ def _block_lines(
 
 
 def progress(
-    label: str, total: int | None, unit: Callable[[int], str] = str, delay: float = 0.0
+    label: str,
+    total: int | None,
+    unit: Callable[[int], str] = str,
+    delay: float = 0.0,
+    rate: bool = False,
 ) -> Progress:
     """A bar on standard error while something long goes on; nothing where that is no terminal.
 
@@ -186,14 +191,17 @@ def progress(
         total: how much there is to do, above 0; None or 0 where it is not known.
         unit: writes an amount for people, ``format_size`` for bytes say.
         delay: seconds before the bar is drawn at all: short work shows none.
+        rate: whether the amount of the last seconds, per second, is shown and tells the time left;
+            else that follows from all that was done since the start.
     """
-    return Progress(label, total, unit, delay)
+    return Progress(label, total, unit, delay, rate)
 
 
 class Progress:
     """See ``progress``; a context manager that leaves a clean line behind."""
 
     INTERVAL = 0.1
+    WINDOW = 10.0
 
     def __init__(
         self,
@@ -201,6 +209,7 @@ class Progress:
         total: int | None,
         unit: Callable[[int], str],
         delay: float,
+        rate: bool = False,
     ) -> None:
         self._label = translate(label)
         self._total = total
@@ -209,6 +218,8 @@ class Progress:
         self._next = self._start + delay
         self._live = is_terminal(sys.stderr) and not _is_plain()
         self._drawn = False
+        # Time and amount of the draws within the window.
+        self._samples: list[tuple[float, int]] | None = [] if rate else None
 
     def __enter__(self) -> Progress:
         return self
@@ -222,11 +233,25 @@ class Progress:
         if self._live and now >= self._next:
             self._next = now + self.INTERVAL
             self._drawn = True
-            self._raw(_ERASE_LINE + self.line(done, now - self._start, width()))
+            speed = self._speed(now, done)
+            self._raw(_ERASE_LINE + self.line(done, now - self._start, width(), speed))
+
+    def _speed(self, now: float, done: int) -> float | None:
+        """The amount a second lately; None where it is not asked for or not known yet."""
+        if self._samples is None:
+            return None
+        if self._samples and done < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples = [each for each in self._samples if now - each[0] <= self.WINDOW]
+        self._samples.append((now, done))
+        since, before = self._samples[0]
+        return (done - before) / (now - since) if now - since >= 1 else None
 
     def describe(self, label: str, total: int) -> None:
         """Changes what is going on, in the user's language already, and how much there is to do."""
         self._label, self._total = label, total
+        if self._samples:
+            self._samples.clear()
 
     def clear(self) -> None:
         """Takes the bar off the screen; a later update draws it anew."""
@@ -234,25 +259,41 @@ class Progress:
             self._drawn = False
             self._raw(_ERASE_LINE)
 
-    def line(self, done: int, seconds: float, columns: int) -> str:
+    def line(self, done: int, seconds: float, columns: int, speed: float | None = None) -> str:
         """The bar's text: at most ``columns - 1`` cells, so that it never wraps."""
         room = columns - 1
-        label = neutralized(self._label).replace("\n", " ")
+        name = neutralized(self._label).replace("\n", " ")
         if not self._total:
-            return fitted(f"{label}  {self._unit(done)}", room)
+            return fitted(f"{name}  {self._unit(done)}", room)
         share = min(max(done / self._total, 0.0), 1.0)
         figures = f"{share:4.0%}"
-        detail = f"  {self._unit(done)}/{self._unit(self._total)}"
-        if seconds > 2 and 0 < share < 1:
-            detail += f"  {_clock(seconds / share - seconds)}"
-        if cell_width(label) + len(figures) + cell_width(detail) + 14 <= room:
-            figures += detail
-        label = fitted(label, max(room - len(figures) - 4, 4))
-        size = min(room - cell_width(label) - cell_width(figures) - 4, 30)
+        pace = self._pace(done, share, seconds, speed)
+        amounts = f"  {self._unit(done)}/{self._unit(self._total)}{pace}"
+        taken = len(figures) + 14
+        if cell_width(name) + taken + cell_width(amounts) <= room:
+            figures += amounts
+        elif self._samples is not None and taken + cell_width(pace) <= room:
+            # What goes on has been said before; how fast it goes has not.
+            figures += pace
+            if cell_width(name) + taken + cell_width(pace) > room:
+                name = ""
+        if name:
+            name = fitted(name, max(room - cell_width(figures) - 4, 4)) + " "
+        size = min(room - cell_width(name) - cell_width(figures) - 3, 30)
         if size < 4:
-            return fitted(f"{label} {figures}", room)
+            return fitted(f"{name}{figures}", room)
         filled = int(size * share)
-        return f"{label} [{'#' * filled}{'.' * (size - filled)}] {figures}"
+        return f"{name}[{'#' * filled}{'.' * (size - filled)}] {figures}"
+
+    def _pace(self, done: int, share: float, seconds: float, speed: float | None) -> str:
+        """Speed and time left, as far as they are known."""
+        if self._samples is None:
+            return f"  {_clock(seconds / share - seconds)}" if seconds > 2 and 0 < share < 1 else ""
+        if speed is None:
+            return ""
+        text = f"  {self._unit(round(speed))}/s"
+        left = ((self._total or 0) - done) / speed if speed > 0 else 0
+        return f"{text}  {_clock(left)}" if 0 < left < _LONGEST_CLOCK else text
 
     def _raw(self, text: str) -> None:
         try:

@@ -97,52 +97,64 @@ def divergences(truth: Sequence[Logits], rows: Sequence[Logits], threads: int = 
     return list(found)
 
 
-def pack_rows(rows: Sequence[Logits], threads: int = 1) -> bytes:
-    """The rows' log probabilities in 16 bits each.
+class PackedRows:
+    """Rows of log probabilities in 16 bits each, in memory that is used again and again.
 
-    A code stands for ``lowest + code * step``, where lowest and step are fp32 numbers of the row:
-    65,536 even steps from its least to its greatest log probability, so that each is off by half a
-    step at most, some 0.0003 nats.
-
-    Returns:
-        lowest and step of every row, then the uint16 codes [rows, vocab]; all little-endian.
-
-    Raises:
-        DamagedModelError: the logits are not numbers.
-    """
-    n, vocab = len(rows), rows[0].size
-    ranges, codes = (ctypes.c_float * (2 * n))(), (ctypes.c_uint16 * (n * vocab))()
-    check(_library().qe_pack_rows(_addresses(rows), n, vocab, threads, ranges, codes))
-    return bytes(ranges) + bytes(codes)
-
-
-class UnpackedRows:
-    """Packed rows as logits again.
+    Packed rows are the fp32 numbers ``lowest`` and ``step`` of every row, then the uint16 codes
+    [rows, vocab], all little-endian. A code stands for ``lowest + code * step``: 65,536 even steps
+    from a row's least to its greatest log probability, so that each is off by half a step at most,
+    some 0.0003 nats.
 
     Args:
-        data: what ``pack_rows`` made of ``n`` rows.
-        n: how many.
+        most: rows at a time.
         vocab: ids in a row.
-        threads: that share the rows.
-
-    Attributes:
-        rows: valid as long as this object.
-
-    Raises:
-        ValueError: the data are of another size.
     """
 
-    def __init__(self, data: bytes, n: int, vocab: int, threads: int = 1) -> None:
-        if len(data) != n * (RANGE_BYTES + CODE_BYTES * vocab):
-            raise ValueError("packed rows of another size")
-        self._values = (ctypes.c_float * (n * vocab))()
-        # A bytes object stands still at a multiple of 8, and so do the codes behind the ranges.
-        held = ctypes.c_char_p(data)
-        address = ctypes.cast(held, ctypes.c_void_p).value or 0
+    def __init__(self, most: int, vocab: int) -> None:
+        self._vocab = vocab
+        self._most = most
+        self._packed = (ctypes.c_uint8 * self.size(most))()
+        self._values: ctypes.Array[ctypes.c_float] | None = None
+
+    def size(self, n: int) -> int:
+        """Bytes of ``n`` packed rows."""
+        return n * (RANGE_BYTES + CODE_BYTES * self._vocab)
+
+    def view(self, n: int) -> memoryview:
+        """The bytes of ``n`` packed rows, to read or to fill."""
+        if not 0 < n <= self._most:
+            raise ValueError("more rows than there is room for")
+        return memoryview(self._packed).cast("B")[: self.size(n)]
+
+    def pack(self, rows: Sequence[Logits], threads: int = 1) -> memoryview:
+        """Packs rows of logits.
+
+        Returns:
+            Their bytes, valid until the next call.
+
+        Raises:
+            DamagedModelError: the logits are not numbers.
+        """
+        view = self.view(len(rows))
         check(
-            _library().qe_unpack_rows(
-                address, address + n * RANGE_BYTES, n, vocab, threads, self._values
+            _library().qe_pack_rows(
+                _addresses(rows), len(rows), self._vocab, threads, *self._addresses_of(len(rows))
             )
         )
+        return view
+
+    def unpack(self, n: int, threads: int = 1) -> list[Logits]:
+        """The rows that the first bytes of ``view`` stand for, valid until the next call."""
+        self.view(n)
+        if self._values is None:
+            self._values = (ctypes.c_float * (self._most * self._vocab))()
+        check(
+            _library().qe_unpack_rows(*self._addresses_of(n), n, self._vocab, threads, self._values)
+        )
         start = ctypes.addressof(self._values)
-        self.rows = [Logits(start + 4 * i * vocab, vocab) for i in range(n)]
+        return [Logits(start + 4 * i * self._vocab, self._vocab) for i in range(n)]
+
+    def _addresses_of(self, n: int) -> tuple[int, int]:
+        """Where the ranges and the codes of ``n`` rows lie."""
+        start = ctypes.addressof(self._packed)
+        return start, start + n * RANGE_BYTES

@@ -41,6 +41,12 @@ def prompts_folder(environ: Mapping[str, str] | None = None) -> Path:
     return _folder(environ, "XDG_CACHE_HOME", ".cache") / "prompts"
 
 
+def downloads_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of downloads that are not finished; it need not exist."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_CACHE_HOME", ".cache") / "downloads"
+
+
 def data_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of conversations and other things to keep; it need not exist."""
     environ = os.environ if environ is None else environ

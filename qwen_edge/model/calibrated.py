@@ -8,7 +8,7 @@ second moments of one matrix's inputs.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from qwen_edge.model.config import EMBEDDING, HEAD
@@ -17,7 +17,7 @@ from qwen_edge.quant import layer_rows
 from qwen_edge.quant.error_compensation import DAMPING
 from qwen_edge.quant.layer_rows import AttentionShape, Floats, floats
 from qwen_edge.quant.layout import Layout
-from qwen_edge.quant.methods import Guide, Inputs, inputs
+from qwen_edge.quant.methods import Guide, inputs
 from qwen_edge.quant.packing import dequantize
 
 MOST_TOKENS = 8192
@@ -45,30 +45,48 @@ Store = Callable[[str, Guide | None, bool], Stored | None]
 """Quantizes and writes a tensor by name, with a guide; gives its bytes back if the last is true."""
 
 
-def walk(source: Source, ids: Sequence[int], method: str, store: Store, threads: int = 0) -> None:
+def walk(
+    source: Source,
+    ids: Sequence[int],
+    method: str,
+    rounded: Collection[str],
+    store: Store,
+    threads: int = 0,
+) -> None:
     """Has every tensor of a source stored, each once.
 
     Args:
         source: an open model.
         ids: token ids of the calibration text; the first ``MOST_TOKENS`` count.
         method: ``aware`` or ``gptq``.
+        rounded: the matrices that need a guide, by name.
         store: does the writing.
         threads: 0 for all cores.
     """
-    _Walk(source, list(ids[:MOST_TOKENS]), method, store, threads).run()
+    _Walk(source, list(ids[:MOST_TOKENS]), method, rounded, store, threads).run()
 
 
 def _at(array: Floats, row: int, cols: int) -> int:
     return ctypes.addressof(array) + ctypes.sizeof(ctypes.c_float) * row * cols
 
 
+def _full(name: str) -> str:
+    return f"{name}.weight"
+
+
 class _Walk:
     def __init__(
-        self, source: Source, ids: list[int], method: str, store: Store, threads: int
+        self,
+        source: Source,
+        ids: list[int],
+        method: str,
+        rounded: Collection[str],
+        store: Store,
+        threads: int,
     ) -> None:
         c = source.config
         self.source, self.config, self.method, self.threads = source, c, method, threads
-        self.store, self.n = store, len(ids)
+        self.rounded, self.store, self.n = rounded, store, len(ids)
         self.wide = c.heads * c.head_dim
         self.hidden = self.embedded(ids)
         # Inputs of o_proj, then of down_proj.
@@ -89,25 +107,42 @@ class _Walk:
         for layer in range(self.config.layers):
             self.attention(f"model.layers.{layer}.")
             self.feed_forward(f"model.layers.{layer}.")
-        collected = self.collector(self.config.hidden_size)
-        norm = self.kept("model.norm")
-        for begin, count in self.chunks():
-            collected.add(self.normalized(norm, begin, count), count)
-        tied = self.config.tied
-        guide = collected.guide(_TIED_DAMPING if tied else DAMPING)
-        self.store(EMBEDDING, guide if tied else None, False)
+        norm, tied = self.kept("model.norm"), self.config.tied
+        head = EMBEDDING if tied else HEAD
+        guide = self.guide_of_normed(norm, (head,), _TIED_DAMPING if tied else DAMPING)
+        self.store(head, guide, False)
         if not tied:
-            self.store(HEAD, guide, False)
+            self.store(EMBEDDING, None, False)
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         for begin in range(0, self.n, _CHUNK):
             yield begin, min(_CHUNK, self.n - begin)
 
-    def collector(self, cols: int) -> Inputs:
-        return inputs(self.method, cols, self.threads)
+    def guide(
+        self,
+        names: Sequence[str],
+        cols: int,
+        rows: Callable[[int, int], Floats | int],
+        damping: float = DAMPING,
+    ) -> Guide | None:
+        """For the named matrices, whose inputs [count, cols] ``rows`` gives chunk by chunk."""
+        if not any(name in self.rounded for name in names):
+            return None
+        collected = inputs(self.method, cols, self.threads)
+        for begin, count in self.chunks():
+            collected.add(rows(begin, count), count)
+        return collected.guide(damping)
+
+    def guide_of_normed(
+        self, norm: Stored, names: Sequence[str], damping: float = DAMPING
+    ) -> Guide | None:
+        def rows(begin: int, count: int) -> Floats:
+            return self.normalized(norm, begin, count)
+
+        return self.guide(names, self.config.hidden_size, rows, damping)
 
     def kept(self, name: str, guide: Guide | None = None) -> Stored:
-        stored = self.store(f"{name}.weight", guide, True)
+        stored = self.store(_full(name), guide, True)
         assert stored is not None
         return stored
 
@@ -126,19 +161,11 @@ class _Walk:
             matrix.layout, matrix.array, rows, count, out, add=add, threads=self.threads
         )
 
-    def guide_of_normed(self, norm: Stored) -> Guide:
-        collected = self.collector(self.config.hidden_size)
-        for begin, count in self.chunks():
-            collected.add(self.normalized(norm, begin, count), count)
-        return collected.guide(DAMPING)
-
     def add_output(self, name: str, cols: int) -> None:
         """Quantizes the matrix that takes ``inner`` [n, cols]; adds its product to ``hidden``."""
-        collected = self.collector(cols)
-        for begin, count in self.chunks():
-            collected.add(_at(self.inner, begin, cols), count)
-        matrix = self.kept(name, collected.guide(DAMPING))
-        del collected
+        guide = self.guide((_full(name),), cols, lambda begin, _: _at(self.inner, begin, cols))
+        matrix = self.kept(name, guide)
+        del guide
         for begin, count in self.chunks():
             hidden = _at(self.hidden, begin, self.config.hidden_size)
             self.multiply(matrix, _at(self.inner, begin, cols), count, hidden, add=True)
@@ -146,10 +173,9 @@ class _Walk:
     def attention(self, prefix: str) -> None:
         c = self.config
         norm = self.kept(prefix + "input_layernorm")
-        guide = self.guide_of_normed(norm)
-        query, key, value = (
-            self.kept(f"{prefix}self_attn.{part}_proj", guide) for part in ("q", "k", "v")
-        )
+        names = [f"{prefix}self_attn.{part}_proj" for part in ("q", "k", "v")]
+        guide = self.guide_of_normed(norm, [_full(name) for name in names])
+        query, key, value = (self.kept(name, guide) for name in names)
         del guide
         query_norm, key_norm = (self.kept(f"{prefix}self_attn.{part}_norm") for part in ("q", "k"))
         shape = AttentionShape(
@@ -178,8 +204,9 @@ class _Walk:
     def feed_forward(self, prefix: str) -> None:
         cols = self.config.intermediate_size
         norm = self.kept(prefix + "post_attention_layernorm")
-        guide = self.guide_of_normed(norm)
-        gate, up = (self.kept(f"{prefix}mlp.{part}_proj", guide) for part in ("gate", "up"))
+        names = [f"{prefix}mlp.{part}_proj" for part in ("gate", "up")]
+        guide = self.guide_of_normed(norm, [_full(name) for name in names])
+        gate, up = (self.kept(name, guide) for name in names)
         del guide
         raised = floats(_CHUNK * cols)
         for begin, count in self.chunks():

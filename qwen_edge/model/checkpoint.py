@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
 from qwen_edge.model.chatml import CHATML
@@ -121,6 +121,34 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         raise
 
 
+class Preview(NamedTuple):
+    """What a checkpoint's config.json tells ahead: the model, and whether it is quantized."""
+
+    config: ModelConfig
+    quantized: bool
+
+
+def preview(path: Path, data: bytes) -> Preview:
+    """Reads the text of a config.json before the rest of the checkpoint is there.
+
+    Args:
+        path: what the checkpoint is called in errors.
+        data: the text.
+
+    Raises:
+        DamagedModelError: no checkpoint with this config can be converted.
+    """
+    table = _parse(path / "config.json", data)
+    _check_kind(path, table)
+    settings = table.get("quantization_config") or {}
+    if settings:
+        _method(path, settings)
+    try:
+        return Preview(config_from(_config_table(table)), bool(settings))
+    except ContainerError as error:
+        raise _damaged(path / "config.json", str(error)) from None
+
+
 def _damaged(path: Path, problem: str) -> DamagedModelError:
     return DamagedModelError(
         "The checkpoint file {path} cannot be used: {problem}.",
@@ -145,8 +173,10 @@ def _read_file(path: Path) -> bytes | None:
 
 def _read_json(path: Path) -> Mapping[str, Any] | None:
     data = _read_file(path)
-    if data is None:
-        return None
+    return None if data is None else _parse(path, data)
+
+
+def _parse(path: Path, data: bytes) -> Mapping[str, Any]:
     try:
         table = parse_json(data, "its text")
     except ContainerError as error:
@@ -264,15 +294,7 @@ def _tensors(
     try:
         if not settings:
             return _select(config, {}, stored, None)
-        method = settings.get("quant_method") if isinstance(settings, dict) else None
-        if not isinstance(method, str) or method not in QUANTIZED:
-            raise DamagedModelError(
-                "The checkpoint {path} is quantized by the unsupported method {method}.",
-                "Use the model's original checkpoint.",
-                path=directory,
-                method=show(method),
-            )
-        module = import_module(QUANTIZED[method])
+        module = import_module(QUANTIZED[_method(directory, settings)])
         found = module.quantized_tensors(settings, tensor_shapes(config), stored)
         return _select(config, found, stored, _REST)
     except UnsupportedError as error:
@@ -301,6 +323,19 @@ def _older_settings(
         if settings is not None:
             return {"quant_method": method, **settings}
     return None
+
+
+def _method(directory: Path, settings: object) -> str:
+    """The method of a quantized checkpoint, one that can be read."""
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    if isinstance(method, str) and method in QUANTIZED:
+        return method
+    raise DamagedModelError(
+        "The checkpoint {path} is quantized by the unsupported method {method}.",
+        "Use the model's original checkpoint.",
+        path=directory,
+        method=show(method),
+    )
 
 
 def _select(

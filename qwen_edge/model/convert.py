@@ -16,8 +16,8 @@ from qwen_edge.model.layout_choice import (
     Override,
     choose_layouts,
     is_held,
-    is_rounded,
     main_format,
+    rounded,
 )
 from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.packed_writer import Description, PackedWriter
@@ -75,6 +75,7 @@ def convert(
     threads: int = 0,
     progress: Progress | None = None,
     name: str | None = None,
+    origin: str | None = None,
     tokenizer: bytes | None = None,
 ) -> Conversion:
     """Converts a dense Qwen3 model.
@@ -96,6 +97,7 @@ def convert(
         threads: 0 for all cores.
         progress: called before each slice, and at the end with an empty name.
         name: what the model is called, by default the source's name.
+        origin: where the source comes from, by default what its path tells.
         tokenizer: a packed tokenizer to use in place of the source's.
 
     Raises:
@@ -104,17 +106,11 @@ def convert(
         DamagedModelError: the source is malformed or unsupported.
         QwenEdgeError: the output cannot be written.
     """
-    if method not in METHODS:
-        raise UsageError(
-            "There is no method {method}.",
-            "Methods are {methods}.",
-            method=method,
-            methods=", ".join(METHODS),
-        )
+    check_method(method)
     with open_source(path) as source:
         layouts = choose_layouts(source, bits, group, codebook, overrides)
         blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
-        origin = _origin(path)
+        origin = _printable(origin) if origin else _origin(path)
         description = Description(
             name=_printable(name or origin.rpartition("/")[2]),
             config=source.config,
@@ -122,8 +118,8 @@ def convert(
             chat_template=source.chat_template,
             source=origin,
         )
-        orders = _orders(source)
-        if orders or not is_rounded(source, layouts):
+        orders, needed = _orders(source), rounded(source, layouts)
+        if orders or not needed:
             # The walk has activations in their own order only, and a cost that must be worth it.
             method = "nearest"
         tensors = {**layouts, TOKENIZER: Layout("u8", 1, len(blob))}
@@ -138,13 +134,24 @@ def convert(
                     converted.convert(tensor)
             else:
                 ids = _token_ids(blob, calibration_text() if calibration is None else calibration)
-                walk(source, ids, method, converted.convert, threads)
+                walk(source, ids, method, needed, converted.convert, threads)
             converted.finish()
             errors = converted.errors
             kept = sum(is_held(source.tensors[name], layouts[name]) for name in errors)
             result = _summary(output, writer.size, errors, kept)
             writer.finish(_notes(layouts, result, method))
     return result
+
+
+def check_method(method: str) -> None:
+    """Refuses a method that there is not."""
+    if method not in METHODS:
+        raise UsageError(
+            "There is no method {method}.",
+            "Methods are {methods}.",
+            method=method,
+            methods=", ".join(METHODS),
+        )
 
 
 def stored_bits(path: Path, bits: int | None = None) -> int:

@@ -37,6 +37,20 @@ def parse_override(text: str, group: int = 32) -> Override:
     )
 
 
+def default_format(bits: int | None, group: int, codebook: str = "int4") -> WeightFormat:
+    """The format of float matrices that no override fits.
+
+    Raises:
+        UsageError: there is none like that.
+    """
+    try:
+        form = weight_format(DEFAULT_BITS if bits is None else bits, group, codebook)
+        form.layout(1, 1)
+    except ValueError as error:
+        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
+    return form
+
+
 def choose_layouts(
     source: Source,
     bits: int | None,
@@ -49,11 +63,7 @@ def choose_layouts(
     Raises:
         UsageError: a format is not offered, or an override fits no matrix.
     """
-    try:
-        default = weight_format(DEFAULT_BITS if bits is None else bits, group, codebook)
-        default.layout(1, 1)
-    except ValueError as error:
-        raise UsageError("The weights cannot be stored that way: {reason}.", reason=error) from None
+    default = default_format(bits, group, codebook)
     unused = {pattern for pattern, _ in overrides}
     layouts = {}
     for name, tensor in source.tensors.items():
@@ -110,13 +120,14 @@ def is_held(tensor: SourceTensor, layout: Layout) -> bool:
     return tensor.held is not None and tensor.held.layout(layout.rows, layout.cols) == layout
 
 
-def is_rounded(source: Source, layouts: Mapping[str, Layout]) -> bool:
-    """Whether any matrix is rounded so coarsely that its activations are worth looking at.
+def rounded(source: Source, layouts: Mapping[str, Layout]) -> set[str]:
+    """The matrices that are rounded so coarsely that their activations are worth looking at.
 
     In a source that is held otherwise, what its makers left as floats and goes to 8 bits is not.
     """
     held = {name for name, layout in layouts.items() if is_held(source.tensors[name], layout)}
-    return any(
-        layout.packed and name not in held and (layout.bits < 8 or not held)
+    return {
+        name
         for name, layout in layouts.items()
-    )
+        if layout.packed and name not in held and (layout.bits < 8 or not held)
+    }

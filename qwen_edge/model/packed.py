@@ -144,7 +144,7 @@ def _map(path: Path) -> MappedFile:
     except FileNotFoundError:
         raise ModelNotFoundError(
             "There is no model file {path}.",
-            "`qwen-edge models` lists what is installed, `qwen-edge convert` makes more.",
+            "`qwen-edge models` lists what is installed, `qwen-edge pull` gets more.",
             path=path,
         ) from None
     except IsADirectoryError:

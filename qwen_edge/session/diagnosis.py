@@ -223,7 +223,7 @@ def _model(
             Finding(
                 "note",
                 "No model is downloaded, so the tiny demo answers.",
-                "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.",
+                "Get one with `qwen-edge pull qwen3-0.6b`.",
                 {"model": DEFAULT_MODEL},
             )
         )

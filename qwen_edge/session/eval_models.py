@@ -179,7 +179,8 @@ def _check_memory(plans: Sequence[Plan], configs: Sequence[EngineConfig], packs:
         rows = logit_rows(vocab)
         # Drafts are rows whose logits are wanted, too.
         needed += predict_peak(plan.facts, replace(config, drafts=rows - 1)) - INTERPRETER_BYTES
-        needed += 4 * rows * vocab if packs else 0
+        # Codes of 2 bytes and what is unpacked of them.
+        needed += (2 + 4) * rows * vocab if packs else 0
     allowed = allowed_bytes(plans[0].profile, plans[0].settings.wishes())
     if needed <= allowed:
         return

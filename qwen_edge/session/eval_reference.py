@@ -12,6 +12,7 @@ file to the byte. Nothing is taken from it before it was checked.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -21,16 +22,11 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from qwen_edge.engine.scoring import (
-    CODE_BYTES,
-    RANGE_BYTES,
-    RowScore,
-    UnpackedRows,
-    pack_rows,
-)
+from qwen_edge.engine.interface import Logits
+from qwen_edge.engine.scoring import CODE_BYTES, RANGE_BYTES, PackedRows, RowScore
 from qwen_edge.errors import UsageError
 from qwen_edge.model.replacing_file import ReplacingFile
-from qwen_edge.native.checksum import checksum
+from qwen_edge.native.checksum import checksum, checksum_at
 from qwen_edge.session.eval_models import logit_rows
 from qwen_edge.session.eval_text import Judged, Text
 from qwen_edge.session.eval_windows import Window, plan_windows, scored_tokens
@@ -45,6 +41,7 @@ _SCORE = struct.Struct("<dII")
 _ALIGNMENT = 64
 _LARGEST = 1 << 24
 _LONGEST_ABOUT = 4096
+_PIECE = 1 << 20
 
 
 def _block_bytes(rows: int, vocab: int) -> int:
@@ -65,6 +62,11 @@ def _block_rows(window: Window, rows: int) -> list[int]:
 def _file_bytes(start: int, windows: Sequence[Window], rows: int, vocab: int) -> int:
     blocks = sum(-(-(window.end - window.scored) // rows) for window in windows)
     return start + scored_tokens(windows) * (_block_bytes(1, vocab) - 8) + 8 * blocks
+
+
+def _block_checksum(scores: bytes, packed: memoryview) -> int:
+    address = ctypes.addressof(ctypes.c_uint8.from_buffer(packed))
+    return checksum_at(address, len(packed), checksum(scores))
 
 
 class ReferenceWriter:
@@ -103,6 +105,7 @@ class ReferenceWriter:
             len(text.windows), rows, len(named), identity, checksum(tables),
         )  # fmt: skip
         self._head = numbers + struct.pack("<Q", checksum(numbers)) + tables
+        self._packed = PackedRows(rows, vocab)
         self._file = ReplacingFile(path, self._size)
 
     def __enter__(self) -> ReferenceWriter:
@@ -118,9 +121,11 @@ class ReferenceWriter:
             QwenEdgeError: the disk is full, or fails.
         """
         scores = b"".join(_SCORE.pack(score.logprob, score.top, 0) for score in judged.scores)
-        block = scores + pack_rows(judged.rows, self._threads)
-        self._file.write(block + struct.pack("<Q", checksum(block)), self._offset)
-        self._offset += len(block) + 8
+        packed = self._packed.pack(judged.rows, self._threads)
+        parts = scores, packed, struct.pack("<Q", _block_checksum(scores, packed))
+        for part in parts:
+            self._file.write(part, self._offset)
+            self._offset += len(part)
 
     def finish(self) -> None:
         """Writes the beginning, and gives the file its name.
@@ -190,8 +195,8 @@ class Reference:
         """
         for rows in _block_rows(window, self._rows):
             with self._told():
-                scores, unpacked = self._block(rows)
-            yield Judged(unpacked.rows, scores)
+                scores, logits = self._block(rows)
+            yield Judged(logits, scores)
 
     def _open(self, identity: int, limit: int | None) -> None:
         facts = os.fstat(self._descriptor)
@@ -227,6 +232,7 @@ class Reference:
         ):
             raise _DamagedError
         self._rows = rows
+        self._packed = PackedRows(rows, vocab)
         ids = self._tables(tokens, about, tables)
         windows = windows[:limit]
         self.text = Text(ids[: windows[-1].end], windows, context, stride or None)
@@ -263,27 +269,32 @@ class Reference:
         self.about = {str(key): str(value) for key, value in found.items()}
         return array("i", ids)
 
-    def _block(self, rows: int) -> tuple[list[RowScore], UnpackedRows]:
-        data = self._read(self._offset, _block_bytes(rows, self._vocab))
-        self._offset += len(data)
-        block = data[:-8]
-        if struct.unpack("<Q", data[-8:]) != (checksum(block),):
+    def _block(self, rows: int) -> tuple[list[RowScore], list[Logits]]:
+        block = self._read(self._offset, rows * _SCORE.size)
+        packed = self._packed.view(rows)
+        self._read_into(packed, self._offset + len(block))
+        self._offset += len(block) + len(packed) + 8
+        if self._read(self._offset - 8, 8) != struct.pack("<Q", _block_checksum(block, packed)):
             raise _DamagedError
-        start = rows * _SCORE.size
-        scores = [RowScore(logprob, top) for logprob, top, _ in _SCORE.iter_unpack(block[:start])]
-        ranges = struct.unpack_from(f"<{2 * rows}f", block, start)
+        scores = [RowScore(logprob, top) for logprob, top, _ in _SCORE.iter_unpack(block)]
+        ranges = struct.unpack_from(f"<{2 * rows}f", packed)
         if not all(map(math.isfinite, [*ranges, *(score.logprob for score in scores)])):
             raise _DamagedError
-        return scores, UnpackedRows(block[start:], rows, self._vocab)
+        return scores, self._packed.unpack(rows)
 
     def _read(self, offset: int, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            piece = os.pread(self._descriptor, size - len(data), offset + len(data))
+        data = bytearray(size)
+        self._read_into(memoryview(data), offset)
+        return bytes(data)
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(view):
+            piece = os.pread(self._descriptor, min(len(view) - done, _PIECE), offset + done)
             if not piece:
                 raise _DamagedError
-            data += piece
-        return bytes(data)
+            view[done : done + len(piece)] = piece
+            done += len(piece)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

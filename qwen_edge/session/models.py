@@ -16,6 +16,15 @@ DEMO = "demo"
 # What a bare ``qwen-edge chat`` looks for first.
 DEFAULT_MODEL = "Qwen3-0.6B"
 SYNTHETIC_SUFFIX = "-synthetic"
+# Models that ``pull`` knows by their short names, those of Qwen's repositories.
+SHORT_NAMES = (
+    "Qwen3-0.6B",
+    "Qwen3-1.7B",
+    "Qwen3-4B",
+    "Qwen3-4B-Instruct-2507",
+    "Qwen3-4B-Thinking-2507",
+)
+_STORED = re.compile(r"int\d+$")
 
 
 class FoundModel(NamedTuple):
@@ -92,6 +101,8 @@ def find_in_store(name: str, environ: Mapping[str, str] | None = None) -> Path |
     exact = [path for path in files if path.stem == name or path.name == name]
     wanted = _plain(name)
     found = exact or [path for path in files if _plain(path.stem) == wanted]
+    # What a conversion calls the model: its name, and how its weights are stored.
+    found = found or [path for path in files if _STORED.sub("", _plain(path.stem)) == wanted]
     if not found and wanted:
         found = [path for path in files if wanted in _plain(path.stem)]
     if len(found) > 1:
@@ -150,7 +161,7 @@ def _demo_or_error() -> Path:
     if not path.is_file():
         raise ModelNotFoundError(
             "There is no model on this device.",
-            "Make one from its checkpoint with `qwen-edge convert DIRECTORY`.",
+            "Get one with `qwen-edge pull qwen3-0.6b`.",
             model=DEFAULT_MODEL,
         )
     return path
@@ -183,13 +194,17 @@ def _not_found(sentence: str, name: str, environ: Mapping[str, str] | None) -> M
     names = [*(path.stem for path in store_files(environ)), DEMO]
     by_plain = {_plain(known): known for known in names}
     near = difflib.get_close_matches(_plain(name), by_plain, n=3, cutoff=0.5)
-    hint = "On this device: {near}. `qwen-edge convert` makes others."
-    if near:
-        hint = "Did you mean {near}? `qwen-edge convert` makes others."
+    hint = "On this device: {near}. `qwen-edge pull` gets others."
+    short = next((known.lower() for known in SHORT_NAMES if _plain(known) == _plain(name)), "")
+    if short:
+        hint = "`qwen-edge pull {short}` gets it."
+    elif near:
+        hint = "Did you mean {near}? `qwen-edge pull` gets others."
     return ModelNotFoundError(
         sentence,
         hint,
         name=name,
+        short=short,
         near=", ".join([by_plain[plain] for plain in near] or names[:5]),
     )
 

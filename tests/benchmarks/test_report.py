@@ -85,6 +85,24 @@ def test_failures_and_machine_are_told(tmp_path):
     assert "| qwen-edge | 0.0150 (0.0100 to 0.0200) |" in page
 
 
+def test_qualities_come_in_order(tmp_path):
+    rows = [
+        {"weights": name, "bits": 4.5, "perplexity": 9.0, "increase": 0.0123, "deviation": 0.001,
+         "divergence": divergence, "agreement": 0.987}
+        for name, divergence in (("worse", 0.02), ("better", 0.01))
+    ]  # fmt: skip
+    model = {"model": "one", "note": "made up", "parameters": 5_000_000, "tokens": 1234,
+             "perplexity": 8.5, "rows": rows}  # fmt: skip
+    record = {"date": "2026-01-01", "calibration_bytes": 8655, "models": [model]}
+    (tmp_path / "quality.json").write_text(json.dumps(record))
+    decode_results(tmp_path, 100.0)
+    page = report(Records(tmp_path))
+    line = row_of(page, "better")
+    assert line == "| better | 4.50 | +1.23 % ± 0.10 | 0.01000 | 98.7 % |"
+    assert page.index(line) < page.index(row_of(page, "worse"))
+    assert "5.0 M parameters (made up), 1,234 tokens, perplexity 8.5" in page
+
+
 def test_committed_results_make_a_report():
     folder = Path(__file__).resolve().parents[2] / "benchmarks"
     page = report(Records(folder / "results"))

@@ -232,7 +232,7 @@ def test_the_demo_introduces_itself_only_where_it_was_not_asked_for(home: Path) 
     unasked = run(home, "run", *EXACT, "Hello!")
     assert unasked.stderr.startswith("This is the tiny demo model, which is not clever.")
     assert len(unasked.stderr.splitlines()) == 1
-    assert "qwen-edge convert" in unasked.stderr
+    assert "qwen-edge pull" in unasked.stderr
     assert unasked.stdout == answer(home, "Hello!")
 
 

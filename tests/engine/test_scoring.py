@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from qwen_edge.engine.interface import Logits
-from qwen_edge.engine.scoring import UnpackedRows, divergences, pack_rows, score_rows
+from qwen_edge.engine.scoring import PackedRows, divergences, score_rows
 from qwen_edge.errors import DamagedModelError, UsageError
 from tests.engine.oracle import array
 
@@ -73,7 +73,8 @@ def test_threads_change_nothing() -> None:
     for threads in (2, 5):
         assert score_rows(rows_of(rows), tokens, threads) == alone[0]
         assert divergences(rows_of(truth), rows_of(rows), threads) == alone[1]
-        assert pack_rows(rows_of(rows), threads) == pack_rows(rows_of(rows))
+        packed = [bytes(PackedRows(13, 4096).pack(rows_of(rows), n)) for n in (1, threads)]
+        assert packed[0] == packed[1]
 
 
 def test_the_first_of_equals_is_on_top() -> None:
@@ -85,21 +86,27 @@ def test_the_first_of_equals_is_on_top() -> None:
 @pytest.mark.parametrize("vocab", VOCABULARIES)
 def test_packed_rows_are_off_by_half_a_step(vocab: int) -> None:
     values = random_rows(vocab)
-    packed = pack_rows(rows_of(values))
-    assert len(packed) == len(values) * (8 + 2 * vocab)
-    unpacked = UnpackedRows(packed, len(values), vocab)
-    found = np.stack([array(row) for row in unpacked.rows])
+    packed = PackedRows(7, vocab)
+    data = bytes(packed.pack(rows_of(values)))
+    assert len(data) == len(values) * (8 + 2 * vocab)
+    other = PackedRows(5, vocab)
+    other.view(5)[:] = data
+    unpacked = other.unpack(5)
+    found = np.stack([array(row) for row in unpacked])
     truth = log_softmax(values)
     steps = (values.max(axis=1) - values.min(axis=1)) / 65535
     assert (np.abs(found - truth).max(axis=1) <= 0.51 * steps + 1e-5).all()
-    assert divergences(rows_of(values), unpacked.rows) == pytest.approx([0.0] * 5, abs=1e-6)
+    assert divergences(rows_of(values), unpacked) == pytest.approx([0.0] * 5, abs=1e-6)
 
 
-def test_packed_rows_of_another_size_are_refused() -> None:
-    packed = pack_rows(rows_of(random_rows(9)))
-    for data, n, vocab in ((packed[:-1], 5, 9), (packed, 4, 9), (packed, 5, 8), (b"", 1, 1)):
-        with pytest.raises(ValueError, match="another size"):
-            UnpackedRows(data, n, vocab)
+def test_more_rows_than_there_is_room_for_are_refused() -> None:
+    values = random_rows(9)
+    packed = PackedRows(4, 9)
+    with pytest.raises(ValueError, match="room"):
+        packed.pack(rows_of(values))
+    for n in (0, 5):
+        with pytest.raises(ValueError, match="room"):
+            packed.unpack(n)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -110,7 +117,7 @@ def test_what_is_no_number_is_refused(bad: float) -> None:
     with pytest.raises(DamagedModelError, match="not a number"):
         divergences(rows_of(values), good)
     with pytest.raises(DamagedModelError, match="not a number"):
-        pack_rows(rows_of(values))
+        PackedRows(5, 100).pack(rows_of(values))
     if bad != -math.inf:
         with pytest.raises(DamagedModelError, match="not a number"):
             score_rows(rows_of(values), [0] * 5)

@@ -78,8 +78,9 @@ def test_the_inputs_are_those_of_transformers(shape: str, checkpoint: Path) -> N
     ids = [int(i) for i in np.random.default_rng(2).integers(0, SHAPES[shape]["vocab_size"], 1300)]
     guides: dict[str, Guide | None] = {}
     with open_source(checkpoint) as source:
-        walk(source, ids, "aware", exact_store(checkpoint, guides))
-        assert set(guides) == set(tensor_shapes(source.config))
+        names = set(tensor_shapes(source.config))
+        walk(source, ids, "aware", names, exact_store(checkpoint, guides))
+        assert set(guides) == names
         tied = source.config.tied
     truth = hooked_squares(random_model(SHAPES[shape]), ids, 512)
     if tied:
@@ -91,6 +92,17 @@ def test_the_inputs_are_those_of_transformers(shape: str, checkpoint: Path) -> N
         found = np.ctypeslib.as_array(guide.importance)
         np.testing.assert_allclose(found, squares, rtol=2e-3, atol=1e-5 * squares.max())
     assert {name for name, guide in guides.items() if guide} == set(truth)
+
+
+def test_only_what_is_rounded_has_a_guide(checkpoint: Path) -> None:
+    guides: dict[str, Guide | None] = {}
+    down = "model.layers.1.mlp.down_proj.weight"
+    key = "model.layers.0.self_attn.k_proj.weight"
+    with open_source(checkpoint) as source:
+        walk(source, [5], "gptq", {down, key}, exact_store(checkpoint, guides))
+    # Those with the same inputs share it.
+    together = {key, key.replace("k_proj", "q_proj"), key.replace("k_proj", "v_proj")}
+    assert {name for name, guide in guides.items() if guide} == {down, *together}
 
 
 def logits(folder: Path, path: Path, shape: str, ids: list[int]) -> Floats:

@@ -21,7 +21,7 @@ from qwen_edge.model.convert import convert
 from qwen_edge.model.gptq import quantized_tensors as gptq_tensors
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.model.safetensors_reader import SafetensorsReader
-from qwen_edge.model.source import SourceTensor
+from qwen_edge.model.source import SourceTensor, UnsupportedError, UnusableError
 from qwen_edge.quant.layout import INT4, UINT4, WeightFormat
 from qwen_edge.quant.packing import dequantize, pack_codes
 from tests.model.files import BLOB, TINY, random_weights, read_header
@@ -385,6 +385,49 @@ def test_settings_that_are_not_read(tmp_path: Path, table: dict[str, Any], probl
         open_checkpoint(tmp_path)
     assert problem in str(caught.value)
     assert caught.value.hint
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=KINDS,
+    table=st.dictionaries(
+        st.sampled_from(sorted((GPTQ | AWQ).keys() | {"dynamic", "format", "is_marlin_format"})),
+        ANYTHING,
+        min_size=1,
+    ),
+)
+def test_any_settings_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, kind: Kind, table: dict[str, Any]
+) -> None:
+    matrix = random_grouped(kind, 16, 256, 0)
+    folder = tmp_path_factory.mktemp("any")
+    save_file(packed(PREFIX, matrix, kind), folder / "model.safetensors")
+    read = awq_tensors if kind.method == "awq" else gptq_tensors
+    problem = ""
+    with SafetensorsReader(folder) as reader:
+        try:
+            found = read(kind.settings() | table, {NAME: (16, 256)}, reader.tensors)[NAME]
+            read_rows(found, 16)
+        except (UnusableError, UnsupportedError) as error:
+            problem = str(error)
+    assert problem.isprintable()
+    assert len(problem) < 300
+
+
+@pytest.mark.parametrize("kind", [Kind("awq"), Kind(act_order=True)])
+def test_calibration_has_nothing_to_do(tmp_path: Path, kind: Kind) -> None:
+    """All but the embedding is taken over, and that goes to 8 bits."""
+    write_quantized(tmp_path / "hf", TINY, random_weights(TINY), kind)
+    for method in ("nearest", "aware"):
+        convert(tmp_path / "hf", tmp_path / f"{method}.qedge", tokenizer=BLOB, method=method)
+    assert (tmp_path / "aware.qedge").read_bytes() == (tmp_path / "nearest.qedge").read_bytes()
 
 
 def test_a_quantized_head(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_no_demo_and_nothing_else(environ: dict[str, str], monkeypatch: pytest.M
     monkeypatch.setattr(models, "demo_path", lambda: Path("/nonexistent"))
     with pytest.raises(ModelNotFoundError, match="no model on this device") as caught:
         resolve(None, environ)
-    assert "qwen-edge convert" in caught.value.hint
+    assert "qwen-edge pull" in caught.value.hint
 
 
 def test_remove_deletes_only_whole_names_of_the_store(environ: dict[str, str]) -> None:
