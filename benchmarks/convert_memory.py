@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,7 @@ def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=sorted(CONFIGS), default="qwen3-0.6b")
+    parser.add_argument("--layers", type=int, help="fewer than the true shape has")
     parser.add_argument("--bits", default="4")
     parser.add_argument("--group", default="32")
     parser.add_argument("--method", choices=list(METHODS), default=BEST_METHOD)
@@ -102,7 +104,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         directory = Path(folder)
-        write_checkpoint(directory, CONFIGS[options.size], options.tokenizer)
+        config = CONFIGS[options.size]
+        config = replace(config, layers=options.layers or config.layers)
+        write_checkpoint(directory, config, options.tokenizer)
         output = directory / "model.qedge"
         command = [sys.executable, "-c", _CONVERT, str(directory), str(output)]
         command += [options.bits, options.group, options.method, options.codebook]

@@ -66,6 +66,20 @@ def measure(subject: Subject, python: Path | None, calibration: str) -> dict[str
     }
 
 
+def write(path: Path, table: dict[str, Any], calibration: str) -> None:
+    """Puts one model's table into the results, in place of an earlier one of that name."""
+    tables: list[dict[str, Any]] = []
+    if path.exists():
+        tables = json.loads(path.read_text(encoding="utf-8"))["models"]
+    tables = [each for each in tables if each["model"] != table["model"]]
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "calibration_bytes": len(calibration.encode()),
+        "models": sorted([*tables, table], key=lambda each: str(each["model"])),
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, help="the folder of benchmarks.quality.train")
@@ -85,12 +99,8 @@ def main() -> None:
         subjects.append(demo_subject(arguments.demo, arguments.dialogues, arguments.limit))
     if arguments.text:
         subjects.append(text_subject(arguments.text, arguments.tokens))
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "calibration_bytes": len(calibration.encode()),
-        "models": [measure(subject, arguments.llama, calibration) for subject in subjects],
-    }
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for subject in subjects:
+        write(arguments.output, measure(subject, arguments.llama, calibration), calibration)
     print(arguments.output)
 
 
