@@ -154,10 +154,10 @@ def _pull(request: _Request, patience: Patience, dry_run: bool) -> None:
         downloaded = view.download(folder, offer, patience)
         with view.kept(folder, offer):
             _finish(request, offer, downloaded)
-        if request.keep_source:
+        if request.keep_source and offer.selection.kind != READY:
             note("What was downloaded is kept in {folder}.", folder=folder.path)
         else:
-            folder.remove()
+            folder.remove(offer)
 
 
 @dataclass(frozen=True)

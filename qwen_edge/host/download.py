@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qwen_edge.errors import NetworkError, QwenEdgeError
 from qwen_edge.host.https import Client, Trouble, broken, host_of, origin_of
-from qwen_edge.host.part_file import PartFile, RemoteFile, is_whole
+from qwen_edge.host.part_file import PartFile, RemoteFile, discard, is_whole
 from qwen_edge.host.retry import PASSING, Patience, Retries, status_trouble
 from qwen_edge.host.sizes import format_size
 
@@ -79,7 +79,7 @@ def download(
             part.restart("")
             _complete(client, part, refusal, Retries(patience, watch.waiting), watch)
         if not part.matches():
-            part.discard()
+            discard(folder, file.name)
             raise NetworkError(
                 "{name} does not have the checksum that is published for it.",
                 "It was changed on its way, or the source is at fault: try again, or another "
@@ -126,9 +126,9 @@ def probe(client: Client, url: str, refusal: Refusal, patience: Patience, watch:
                 if response.status not in (200, 206):
                     raise _failed(url, response, refusal)
                 name = "Content-Range" if response.status == 206 else "Content-Length"
-                size = response.headers.get(name, "").rpartition("/")[2]
-                if size.isdecimal() and int(size) > 0:
-                    return int(size)
+                size = _number(response.headers.get(name, "").rpartition("/")[2])
+                if size:
+                    return size
                 raise NetworkError("{host} does not say how large the file is.", host=host_of(url))
         except Trouble as trouble:
             retries.failed(trouble)
@@ -142,8 +142,7 @@ def _body(url: str, response: http.client.HTTPResponse, limit: int, timeout: flo
         guard.received(len(data))
         if len(body) > limit:
             raise NetworkError("The answer of {host} is too long.", host=host_of(url))
-    length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and len(body) != int(length):
+    if _number(response.headers.get("Content-Length", "")) not in (None, len(body)):
         raise broken(url, http.client.IncompleteRead(b""))
     return bytes(body)
 
@@ -204,9 +203,8 @@ def _begin(url: str, response: http.client.HTTPResponse, part: PartFile, refusal
         raise _failed(url, response, refusal)
     if headers.get("Content-Encoding", "identity") != "identity":
         raise _odd(url)
-    length = headers.get("Content-Length", "")
     missing = part.file.size - (part.offset if status == 206 else 0)
-    if length.isdecimal() and int(length) != missing:
+    if _number(headers.get("Content-Length", "")) not in (None, missing):
         raise _wrong_size(part)
     if status == 200:
         # The file has changed, or the server knows no ranges: from the start.
@@ -218,13 +216,21 @@ def _begin(url: str, response: http.client.HTTPResponse, part: PartFile, refusal
 
 def _changed(headers: Message, etag: str, part: PartFile) -> bool:
     """Whether a partial answer does not continue the part."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", "").strip())
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)",
+        headers.get("Content-Range", "").strip(),
+    )
     if match is None or int(match.group(1)) != part.offset:
         return True
-    if match.group(3) not in ("*", str(part.file.size)):
+    if match.group(2) not in ("*", str(part.file.size)):
         raise _wrong_size(part)
     # With a checksum the end will tell; without one the ETag is all there is.
     return part.file.digest is None and etag != part.etag
+
+
+def _number(text: str) -> int | None:
+    """A length from a header; None for anything that is none."""
+    return int(text) if re.fullmatch("[0-9]{1,19}", text.strip()) else None
 
 
 def _read(url: str, response: http.client.HTTPResponse) -> bytes:

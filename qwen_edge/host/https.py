@@ -149,7 +149,8 @@ class Client:
         request = urllib.request.Request(url, headers=own | headers)
         try:
             return self._opener(host_of(url)).open(request, timeout=self.timeout)  # type: ignore[no-any-return]
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # A ValueError is a host's name that is none.
             raise broken(url, error, stubborn=True) from None
 
     def _opener(self, host: str) -> urllib.request.OpenerDirector:

@@ -9,6 +9,7 @@ from qwen_edge.host.part_file import Digest, RemoteFile
 
 # A folder's name or a file's, without anything that a file system or a shell takes for more.
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_MOST_BYTES = 1 << 62
 _HEX = re.compile(r"[0-9a-f]+")
 
 
@@ -44,6 +45,6 @@ def model_scope_file(entry: Any) -> RemoteFile | None:
 
 
 def _file(path: object, size: object, digest: Digest | None) -> RemoteFile | None:
-    if not isinstance(path, str) or not isinstance(size, int) or size < 0:
+    if not isinstance(path, str) or not isinstance(size, int) or not 0 <= size < _MOST_BYTES:
         return None
     return RemoteFile(path, "", size, digest)

@@ -73,6 +73,13 @@ def bytes_there(folder: Path, file: RemoteFile) -> int:
         return 0
 
 
+def discard(folder: Path, name: str) -> None:
+    """Removes a file, whole or in part, and its state."""
+    for path in (folder / name, folder / (name + PART), _state_path(folder, name)):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 class PartFile:
     """The part of a file that is here; a context manager.
 
@@ -161,12 +168,6 @@ class PartFile:
         except OSError as error:
             raise self._failure(error) from None
         return self.target
-
-    def discard(self) -> None:
-        """Removes it."""
-        for path in (self.path, _state_path(self.target.parent, self.file.name)):
-            with contextlib.suppress(OSError):
-                path.unlink()
 
     def __enter__(self) -> PartFile:
         return self

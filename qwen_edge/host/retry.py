@@ -119,7 +119,7 @@ def _until(date: str, now: float) -> float | None:
 
     try:
         return max(parsedate_to_datetime(date).timestamp() - now, 0.0)
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

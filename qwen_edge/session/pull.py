@@ -16,7 +16,7 @@ from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.download import Refusal, Watch, download
 from qwen_edge.host.https import Client
 from qwen_edge.host.hub import repository, single_file
-from qwen_edge.host.part_file import bytes_there
+from qwen_edge.host.part_file import bytes_there, discard
 from qwen_edge.host.paths import downloads_folder
 from qwen_edge.host.retry import Patience
 from qwen_edge.host.sizes import format_size
@@ -26,9 +26,10 @@ from qwen_edge.model.config import tensor_shapes
 from qwen_edge.model.layout_choice import default_format
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.replacing_file import ReplacingFile
+from qwen_edge.model.safetensors_reader import SINGLE
 from qwen_edge.quant.layout import Layout
 from qwen_edge.session.models import SHORT_NAMES
-from qwen_edge.session.pull_files import CHECKPOINT, CONFIG, READY, Selection, select
+from qwen_edge.session.pull_files import CHECKPOINT, CONFIG, READY, SIDE_FILES, Selection, select
 from qwen_edge.session.pull_names import OWNER, URL, Wanted
 
 _CONFIG_LIMIT = 8 << 20
@@ -39,6 +40,7 @@ _REST_BYTES = 6_000_000
 # each group, and no codes of fewer than 4 bits.
 _SHARES = {"q2_k": 1.8, "q3_k": 1.4, "iq2": 2.0, "iq3": 1.5, "f16": 0.6, "f32": 0.3}
 _USUAL_SHARE = 1.15
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,8 @@ class DownloadFolder:
             NetworkError: the network fails for too long; what is here stays.
             QwenEdgeError: a file cannot be written.
         """
+        if offer.selection.kind == CHECKPOINT:
+            self._remove_strange(offer)
         done = 0
         for file in offer.selection.files:
 
@@ -255,9 +259,19 @@ class DownloadFolder:
             return self.path
         return self.path / offer.selection.files[0].name
 
-    def remove(self) -> None:
-        """Deletes everything in it, once it is not needed any more."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def _remove_strange(self, offer: Offer) -> None:
+        """Removes files of a checkpoint that are left from another version of it."""
+        names = {file.name for file in offer.selection.files}
+        for name in {*SIDE_FILES, SINGLE} - names:
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
+
+    def remove(self, offer: Offer) -> None:
+        """Deletes what was downloaded, once it is not needed any more."""
+        for file in offer.selection.files:
+            discard(self.path, file.name)
+        if {path.name for path in self.path.iterdir()} <= {_LOCK}:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> DownloadFolder:
         try:
@@ -280,7 +294,7 @@ class DownloadFolder:
         return self
 
     def _try_to_lock(self) -> None:
-        path = self.path / ".lock"
+        path = self.path / _LOCK
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:

@@ -18,7 +18,7 @@ CHECKPOINT, GGUF, READY = "checkpoint", "gguf", "ready"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 # What a checkpoint's readers look at beside the weights; all but the first two may be missing.
-_SIDE_FILES = (
+SIDE_FILES = (
     CONFIG,
     TOKENIZER,
     "generation_config.json",
@@ -136,7 +136,7 @@ def _named(files: Sequence[RemoteFile]) -> str:
 
 
 def _checkpoint(listing: _Listing, read: ReadText) -> Selection:
-    sides = [file for name in _SIDE_FILES if (file := listing.get(name))]
+    sides = [file for name in SIDE_FILES if (file := listing.get(name))]
     single = listing.get(SINGLE)
     if single is not None:
         # The reader takes it before an index, which may be left from another version.

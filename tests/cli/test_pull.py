@@ -370,6 +370,31 @@ def test_a_kill_while_converting_needs_no_second_download(hub: HubServer, tmp_pa
     assert [path.name for path in models.iterdir()] == ["Tiny-Qwen-int4.qedge"]
 
 
+def test_another_file_of_the_repository_keeps_its_part(hub: HubServer, tmp_path: Path) -> None:
+    ready = tiny_model(tmp_path / "made" / "ready.qedge").read_bytes()
+    hub.files = {"a.qedge": ready, "b.qedge": ready}
+    hub.always["a.qedge"] = Fault(status=404)
+    hub.faults["a.qedge"] = [Fault(cut=100_000)]
+    assert pull(hub, tmp_path, f"{REPO}:a.qedge").returncode == 6
+    assert pull(hub, tmp_path, f"{REPO}:b.qedge").returncode == 0
+    assert "a.qedge.part" in {path.name for path in downloads(tmp_path)}
+
+
+def test_files_of_another_version_are_not_converted(hub: HubServer, tmp_path: Path) -> None:
+    result = pull(hub, tmp_path, REPO, "--keep-source")
+    assert result.returncode == 0, result.stderr
+    weights = hub.files.pop(WEIGHTS)
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    names = dict.fromkeys(header, "model-a.safetensors")
+    hub.files["model-a.safetensors"] = weights[:-1] + b"\1"
+    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": names}).encode()
+    result = pull(hub, tmp_path, REPO, "--force", "--keep-source")
+    assert result.returncode == 0, result.stderr
+    found = {path.name for path in downloads(tmp_path)}
+    assert "model-a.safetensors" in found
+    assert WEIGHTS not in found
+
+
 def test_two_at_once(hub: HubServer, tmp_path: Path) -> None:
     hub.slow = 0.02
     process = started(hub, tmp_path)

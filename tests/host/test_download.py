@@ -199,6 +199,7 @@ def test_a_server_that_never_gets_further_ends_it(hub: HubServer, tmp_path: Path
         Fault(headers={"Content-Encoding": "br"}),
         Fault(status=206, headers={"Content-Range": "bytes 5-299999/300000"}),
         Fault(status=206),
+        Fault(status=206, headers={"Content-Range": f"bytes 0-1/{'9' * 5000}"}),
     ],
 )
 def test_lies_about_the_length_are_found_out(hub: HubServer, tmp_path: Path, fault: Fault) -> None:
@@ -220,8 +221,11 @@ def test_a_lie_does_not_cost_the_part_that_is_here(hub: HubServer, tmp_path: Pat
     assert bytes_there(tmp_path, remote(hub)) == 100_000
 
 
-def test_no_length_at_all_is_borne_where_the_end_is_right(hub: HubServer, tmp_path: Path) -> None:
-    hub.always["big.bin"] = Fault(length="")
+@pytest.mark.parametrize("length", ["", "many", "-5", "9" * 5000])
+def test_no_length_is_borne_where_the_end_is_right(
+    hub: HubServer, tmp_path: Path, length: str
+) -> None:
+    hub.always["big.bin"] = Fault(length=length)
     assert get(remote(hub), tmp_path) == CONTENT
 
 

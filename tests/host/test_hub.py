@@ -97,7 +97,8 @@ def test_hostile_names_are_left_out(hub: HubServer, path: str) -> None:
     "entry",
     [
         None, 5, "x", [], {}, {"type": "file"}, {"type": "file", "path": 5, "size": 5},
-        {"type": "file", "path": "a", "size": -1}, {"type": "file", "path": "a", "size": "5"},
+        {"type": "file", "path": "a", "size": -1},
+        {"type": "file", "path": "a", "size": 10**400}, {"type": "file", "path": "a", "size": "5"},
     ],
 )  # fmt: skip
 def test_hostile_entries_are_left_out(hub: HubServer, entry: object) -> None:
@@ -277,6 +278,7 @@ def test_addresses_that_are_asked() -> None:
         ("ftp://files.example/{path}", "address that is none"),
         ("https://user:word@files.example/", "address that is none"),
         ("https://files.example:99999/", "address that is none"),
+        ("https://" + "a" * 100 + ".example/", "no connection"),
         ("/owner/name/resolve/main/{path}", "from one address to the next"),
     ],
 )
