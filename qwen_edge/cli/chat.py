@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from qwen_edge.cli.answer_view import (
@@ -21,6 +22,7 @@ from qwen_edge.cli.terminal import err, note, show_error, warn
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import MemoryLimitError, QwenEdgeError
 from qwen_edge.host.paths import data_folder
+from qwen_edge.host.sizes import format_size
 from qwen_edge.session.conversation import Conversation
 from qwen_edge.session.loaded import LoadedModel, load_model
 from qwen_edge.session.store import SavedConversation, last_conversation, new_path, save
@@ -46,6 +48,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "/help": Command("/help", "Show these commands."),
     "/think": Command("/think [on|off]", "Think before answering, or do not."),
+    "/lora": Command("/lora [PATH|off]", "Answer with a LoRA adapter, or without."),
     "/clear": Command("/clear", "Begin a new conversation."),
     "/stats": Command("/stats", "Show speed and memory of the last answer."),
     "/exit": Command("/exit", "Leave; Ctrl-D does too."),
@@ -212,6 +215,8 @@ class Chat:
             _show_help()
         elif name == "/think":
             self._set_thinking(argument.strip())
+        elif name == "/lora":
+            self._set_lora(argument.strip())
         elif name == "/clear":
             self._conversation.clear()
             self._path = new_path()
@@ -221,6 +226,48 @@ class Chat:
         else:
             note("There was no answer yet.")
         return True
+
+    def _set_lora(self, argument: str) -> None:
+        if not argument:
+            self._tell_of_lora()
+            return
+        scale = self._loaded.plan.settings.get("lora-scale")
+        try:
+            lora = self._loaded.set_lora(
+                None if argument == "off" else Path(argument),
+                scale if isinstance(scale, float) else 1.0,
+            )
+        except QwenEdgeError as error:
+            show_error(error)
+            return
+        again = bool(self._conversation.messages)
+        if lora is None:
+            note(
+                "No adapter from here on; the conversation is read anew without it."
+                if again
+                else "No adapter from here on."
+            )
+        else:
+            note(
+                "The adapter {name}, rank {rank}, from here on; the conversation is read anew "
+                "with it."
+                if again
+                else "The adapter {name}, rank {rank}, from here on.",
+                name=lora.name,
+                rank=lora.rank,
+            )
+
+    def _tell_of_lora(self) -> None:
+        lora = self._loaded.lora
+        if lora is None:
+            note("There is no adapter; write /lora PATH.")
+        else:
+            note(
+                "The adapter {name}, rank {rank}, takes {size}; /lora off goes without it.",
+                name=lora.name,
+                rank=lora.rank,
+                size=format_size(lora.memory),
+            )
 
     def _set_thinking(self, argument: str) -> None:
         wanted = {"on": True, "off": False, "": not self._options.thinking}.get(argument)

@@ -24,8 +24,9 @@ from qwen_edge.cli.convert_options import (
     report_conversion,
     run_conversion,
 )
-from qwen_edge.errors import ModelNotFoundError
+from qwen_edge.errors import ModelNotFoundError, UsageError
 from qwen_edge.quant.methods import BEST_CODEBOOK
+from qwen_edge.session.setting_table import SETTINGS, parse_value
 
 app = typer.Typer(
     help="Turn a checkpoint into a model file.",
@@ -49,6 +50,22 @@ def convert_command(
     method: Method = None,
     codebook: Codebook = BEST_CODEBOOK,
     override: Overrides = None,
+    lora: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--lora",
+            metavar="ADAPTER",
+            help="A LoRA adapter (PEFT's folder) to merge first; may be repeated.",
+        ),
+    ] = None,
+    lora_scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lora-scale",
+            metavar="X",
+            help="A factor for the adapter's own scale: one for all, or one for each --lora.",
+        ),
+    ] = None,
     calibration: Calibration = None,
     name: Name = None,
     threads: Threads = 0,
@@ -65,7 +82,22 @@ def convert_command(
         )
     making = Making(bits, group, method, codebook, override, calibration, threads)
     making.checked()
-    title = name or directory.resolve().name
+    adapters = _adapters(lora or [], lora_scale or [])
+    title = name or "-".join(path.resolve().name for path in (directory, *(lora or ())))
     target = output or default_output(directory, title, bits)
     check_target(target)
-    report_conversion(run_conversion(directory, target, title, making))
+    report_conversion(run_conversion(directory, target, title, making, adapters=adapters))
+
+
+def _adapters(paths: list[Path], scales: list[float]) -> list[tuple[Path, float]]:
+    if len(scales) not in (0, 1, len(paths)) or (scales and not paths):
+        raise UsageError(
+            "There are {adapters} --lora and {scales} --lora-scale.",
+            "Give one --lora-scale for all of them, or one for each, in the same order.",
+            adapters=len(paths),
+            scales=len(scales),
+        )
+    for scale in scales:
+        parse_value(SETTINGS["lora-scale"], str(scale), "--lora-scale")
+    each = scales if len(scales) == len(paths) else (scales or [1.0]) * len(paths)
+    return list(zip(paths, each, strict=True))

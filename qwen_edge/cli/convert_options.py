@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -145,12 +146,25 @@ def check_target(target: Path) -> None:
 
 
 def run_conversion(
-    source: Path, target: Path, title: str, making: Making, origin: str | None = None
+    source: Path,
+    target: Path,
+    title: str,
+    making: Making,
+    origin: str | None = None,
+    adapters: Sequence[tuple[Path, float]] = (),
 ) -> Conversion:
     """Converts with a progress bar; raises as ``convert`` does."""
     options = making.checked()
     with file_progress("Converting") as progress:
-        return convert(source, target, progress=progress, name=title, origin=origin, **options)
+        return convert(
+            source,
+            target,
+            progress=progress,
+            name=title,
+            origin=origin,
+            adapters=adapters,
+            **options,
+        )
 
 
 def report_conversion(made: Conversion) -> None:

@@ -18,6 +18,7 @@ HELP = {
     "Write speed and memory after each answer.": "每次回答后显示速度和内存。",
     "Show these commands.": "显示这些命令。",
     "Think before answering, or do not.": "回答前思考，或不思考。",
+    "Answer with a LoRA adapter, or without.": "使用 LoRA 适配器回答，或不使用。",
     "Begin a new conversation.": "开始新的对话。",
     "Show speed and memory of the last answer.": "显示上次回答的速度和内存。",
     "Leave; Ctrl-D does too.": "退出；Ctrl-D 也可以。",
@@ -35,8 +36,18 @@ HELP = {
     "Write speed and memory to standard error.": "把速度和内存写到标准错误。",
     "Write where each setting came from to standard error.": "把每项设置的来源写到标准错误。",
     # settings
+    "A LoRA adapter (PEFT's folder) to merge first; may be repeated.": (
+        "先行合并的 LoRA 适配器（PEFT 的文件夹）；可重复。"
+    ),
+    "A factor for the adapter's own scale: one for all, or one for each --lora.": (
+        "适配器自身缩放之外的系数：一个用于全部，或每个 --lora 各一个。"
+    ),
     "The model to use.": "使用的模型。",
     "Prompt and answer together, in tokens.": "提示词与回答合计的词元数。",
+    "A LoRA adapter to answer with.": "回答时使用的 LoRA 适配器。",
+    "a path, or off": "路径，或 off",
+    "-100 to 100": "-100 至 100",
+    "A factor for the adapter's own scale.": "适配器自身缩放之外的系数。",
     "Type of the KV cache.": "KV 缓存的类型。",
     "The longest answer, in tokens.": "回答的最大长度（词元）。",
     "Think before answering.": "回答前先思考。",

@@ -26,6 +26,44 @@ _ERRORS = {
     "`qwen-edge chat` is for talking.": (
         '请以参数给出，如 `qwen-edge run "你好"`，或用管道输入；对话请用 `qwen-edge chat`。'
     ),
+    "There is no adapter {path}.": "没有适配器 {path}。",
+    "Give the folder that PEFT saved, or the adapter_model.safetensors in it.": (
+        "请给出 PEFT 保存的文件夹，或其中的 adapter_model.safetensors。"
+    ),
+    "{path} has no {name}.": "{path} 中没有 {name}。",
+    "An adapter is a folder with adapter_config.json and adapter_model.safetensors; pickled "
+    "ones (.bin) are not read.": (
+        "适配器是含有 adapter_config.json 和 adapter_model.safetensors 的文件夹；不读取 .bin 文件。"
+    ),
+    "The adapter {path} cannot be used: {problem}.": "适配器 {path} 无法使用：{problem}。",
+    "Get the adapter again, and make sure that it was made for this model.": (
+        "请重新获取适配器，并确认它是为该模型制作的。"
+    ),
+    "The adapter {path} uses {feature}, which is not supported.": (
+        "适配器 {path} 使用了尚不支持的 {feature}。"
+    ),
+    "Merge it with PEFT (merge_and_unload), and convert the result.": (
+        "请用 PEFT 合并（merge_and_unload），再转换合并后的模型。"
+    ),
+    "The adapter {path} has rank {rank}; {most} is the most here.": (
+        "适配器 {path} 的秩为 {rank}，这里最多为 {most}。"
+    ),
+    "Merge it into the model with `qwen-edge convert DIR --lora ADAPTER`.": (
+        "请用 `qwen-edge convert DIR --lora ADAPTER` 将其合并到模型中。"
+    ),
+    "Use an adapter of a lower rank.": "请使用秩更低的适配器。",
+    "The adapter {path} needs {needed} of memory, and {left} are left.": (
+        "适配器 {path} 需要 {needed} 内存，只剩 {left}。"
+    ),
+    "Turn the present one off first, or begin anew with a smaller --context.": (
+        "请先停用当前的适配器，或用更小的 --context 重新开始。"
+    ),
+    "There are {adapters} --lora and {scales} --lora-scale.": (
+        "有 {adapters} 个 --lora 和 {scales} 个 --lora-scale。"
+    ),
+    "Give one --lora-scale for all of them, or one for each, in the same order.": (
+        "请给出一个用于全部的 --lora-scale，或按相同顺序为每个各给一个。"
+    ),
     "Standard input holds more than {limit}.": "标准输入超过了 {limit}。",
     "No context is that long: give it a part.": "没有这么长的上下文，请只给出一部分。",
     "--logprobs works with --json only.": "--logprobs 只能与 --json 一起使用。",
@@ -325,6 +363,21 @@ _NOTES = {
     "There is no command {name}; /help lists them.": "没有命令 {name}；/help 列出全部命令。",
     "Write /think on or /think off.": "请写 /think on 或 /think off。",
     "This model does not think before it answers.": "该模型没有思考模式。",
+    "There is no adapter; write /lora PATH.": "没有使用适配器；请输入 /lora 路径。",
+    "The adapter {name}, rank {rank}, takes {size}; /lora off goes without it.": (
+        "适配器 {name}（秩 {rank}）占用 {size}；/lora off 将其停用。"
+    ),
+    "The adapter {name}, rank {rank}, from here on.": "从现在起使用适配器 {name}（秩 {rank}）。",
+    "The adapter {name}, rank {rank}, from here on; the conversation is read anew with it.": (
+        "从现在起使用适配器 {name}（秩 {rank}）；对话将用它重新读取。"
+    ),
+    "No adapter from here on.": "从现在起不使用适配器。",
+    "No adapter from here on; the conversation is read anew without it.": (
+        "从现在起不使用适配器；对话将重新读取。"
+    ),
+    "The adapter {name} has rank {rank} and takes {size} of the predicted peak of {peak}.": (
+        "适配器 {name} 的秩为 {rank}，在预计峰值 {peak} 中占 {size}。"
+    ),
     "Thinking is on.": "思考已开启。",
     "Thinking is off.": "思考已关闭。",
     "A new conversation.": "新的对话。",

@@ -20,6 +20,8 @@ _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "presence-penalty": ((), "X"),
     "seed": ((), "N"),
     "context": (("-c",), "N"),
+    "lora": ((), "ADAPTER"),
+    "lora-scale": ((), "X"),
     "kv": ((), "TYPE"),
     "threads": ((), "N"),
     "prefill-threads": ((), "N"),

@@ -19,8 +19,9 @@ from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.prompt import read_prompt
-from qwen_edge.cli.terminal import is_terminal, out, table
+from qwen_edge.cli.terminal import is_terminal, note, out, table
 from qwen_edge.errors import UsageError
+from qwen_edge.host.sizes import format_size
 from qwen_edge.session.answer import Answer, AnswerOptions
 from qwen_edge.session.conversation import SYSTEM, USER, Message, encode_messages
 from qwen_edge.session.loaded import LoadedModel
@@ -103,6 +104,14 @@ def _explain(plan: Plan) -> None:
 
     lines = plan.settings.explain(plan.runtime)
     table(explained_rows(lines), ("setting", "value"), aside=True)
+    if plan.lora is not None:
+        note(
+            "The adapter {name} has rank {rank} and takes {size} of the predicted peak of {peak}.",
+            name=plan.lora.name,
+            rank=plan.lora.rank,
+            size=format_size(plan.lora.memory),
+            peak=format_size(plan.runtime.predicted_peak),
+        )
 
 
 def _prompt_ids(

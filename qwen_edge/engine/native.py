@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.errors import UsageError
@@ -14,6 +15,9 @@ from qwen_edge.model.config import layer_orders
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.native.checksum import checksum
 from qwen_edge.native.library import STATUS_FORMAT, STATUS_IO, check, library_path, load
+
+if TYPE_CHECKING:
+    from qwen_edge.model.adapter import Adapter
 
 KV_TYPES = {"f16": 0, "int8": 1, "int4": 2, "f32": 3}
 ACTIVATIONS = {"int8": 0, "f32": 1}
@@ -100,6 +104,11 @@ def _library() -> ctypes.CDLL:
         library.qe_session_load_prefix.argtypes = [
             handle, integer, integer, integer, integer, size, pointer, pointer,
         ]  # fmt: skip
+        library.qe_session_set_adapter.argtypes = [handle, handle]
+        library.qe_adapter_bytes.argtypes = [handle]
+        library.qe_adapter_bytes.restype = ctypes.c_uint64
+        library.qe_adapter_destroy.argtypes = [handle]
+        library.qe_adapter_destroy.restype = None
         library.qe_session_logits.argtypes = [handle, integer]
         library.qe_isa_name.restype = ctypes.c_char_p
         library.qe_isa_list.restype = ctypes.c_char_p
@@ -190,7 +199,7 @@ class NativeEngine:
         self.config = config
         self.vocab_size = model.config.vocab_size
         self._model = model
-        self._session = ctypes.c_void_p()
+        self._session, self._adapter = ctypes.c_void_p(), ctypes.c_void_p()
         threads = config.threads or _allowed_cores()
         params = _SessionParams(
             config.context,
@@ -212,6 +221,8 @@ class NativeEngine:
             self.close()
             raise
         self._isa = isa_name()
+        self._adapter_identity = b""
+        self._code = 0
         self._rows = (_Row * config.prefill_rows)()
         self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
 
@@ -297,8 +308,9 @@ class NativeEngine:
         versions or two compilers. They do not depend on threads, calls or the context's length.
         """
         config = self.config
-        settings = f"{self._isa} {config.kv_type} {config.activations}"
-        code = checksum(library_path().read_bytes(), checksum(settings.encode()))
+        settings = f"{self._isa} {config.kv_type} {config.activations}".encode()
+        self._code = self._code or checksum(library_path().read_bytes())
+        code = checksum(settings + self._adapter_identity, self._code)
         return struct.pack("<QQ", self._model.fingerprint(), code)
 
     def prefix_size(self, length: int) -> tuple[int, int]:
@@ -354,15 +366,48 @@ class NativeEngine:
         check(status)
         self._ids[sequence] = list(ids)
 
+    def set_adapter(self, adapter: Adapter | None, factor: float = 1.0) -> None:
+        """Computes with an adapter from now on, or with none; all sequences are empty then.
+
+        Args:
+            adapter: of this model; it may be closed afterwards.
+            factor: for its scale.
+
+        Raises:
+            DamagedModelError: a weight of it is not finite.
+            MemoryLimitError: there is no memory for it; what was in use before stays.
+        """
+        session = self._open_session()
+        handle, identity = ctypes.c_void_p(), b""
+        if adapter is not None:
+            from qwen_edge.engine.adapter import adapter_identity, create_adapter
+
+            threads = max(self.config.threads or _allowed_cores(), self.config.prefill_threads)
+            handle = create_adapter(_library(), self._handle, adapter, factor, threads)
+            identity = adapter_identity(adapter, factor)
+        try:
+            check(_library().qe_session_set_adapter(session, handle))
+        except BaseException:
+            _library().qe_adapter_destroy(handle)
+            raise
+        self._ids = [[] for _ in self._ids]
+        _library().qe_adapter_destroy(self._adapter)
+        self._adapter, self._adapter_identity = handle, identity
+
     def scratch_bytes(self) -> int:
-        """Bytes of scratch memory held now; the KV cache comes on top."""
-        return int(_library().qe_session_scratch_bytes(self._open_session()))
+        """Bytes of scratch memory and adapter held now; the KV cache comes on top."""
+        scratch = int(_library().qe_session_scratch_bytes(self._open_session()))
+        adapter = _library().qe_adapter_bytes(self._adapter) if self._adapter else 0
+        return scratch + int(adapter)
 
     def close(self) -> None:
         """See ``Engine.close``."""
         if self._session:
             _library().qe_session_destroy(self._session)
             self._session = ctypes.c_void_p()
+        if self._adapter:
+            _library().qe_adapter_destroy(self._adapter)
+            self._adapter = ctypes.c_void_p()
         if self._handle:
             _library().qe_model_destroy(self._handle)
             self._handle = ctypes.c_void_p()

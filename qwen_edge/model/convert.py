@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def convert(
     group: int = 32,
     codebook: str = "int4",
     overrides: Sequence[Override] = (),
+    adapters: Sequence[tuple[Path, float]] = (),
     method: str = "nearest",
     calibration: str | None = None,
     threads: int = 0,
@@ -91,6 +93,7 @@ def convert(
         overrides: pairs of a pattern for tensor names (``*`` and ``?``) and the format for the
             matrices that match it; the first match counts. ``model.`` and ``.weight`` may be left
             out, and all but the last part of a name; a tied embedding is ``lm_head``, too.
+        adapters: LoRA adapters to merge first, in this order, each with a factor for its scale.
         method: how weights are rounded, one of ``METHODS``.
         calibration: a text whose activations the methods other than ``nearest`` go by, in place of
             the one that comes with the package.
@@ -107,7 +110,9 @@ def convert(
         QwenEdgeError: the output cannot be written.
     """
     check_method(method)
-    with open_source(path) as source:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(path))
+        source = _merge(source, adapters, threads, stack)
         layouts = choose_layouts(source, bits, group, codebook, overrides)
         blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
         origin = _printable(origin) if origin else _origin(path)
@@ -139,7 +144,7 @@ def convert(
             errors = converted.errors
             kept = sum(is_held(source.tensors[name], layouts[name]) for name in errors)
             result = _summary(output, writer.size, errors, kept)
-            writer.finish(_notes(layouts, result, method))
+            writer.finish(_notes(layouts, result, method, adapters))
     return result
 
 
@@ -163,6 +168,23 @@ def stored_bits(path: Path, bits: int | None = None) -> int:
 def open_source(path: Path) -> Source:
     """Opens whatever can be converted; raises as ``convert`` does."""
     return open_checkpoint(path)
+
+
+def _merge(
+    source: Source,
+    adapters: Sequence[tuple[Path, float]],
+    threads: int,
+    stack: contextlib.ExitStack,
+) -> Source:
+    if not adapters:
+        return source
+    from qwen_edge.model.adapter import open_adapter
+    from qwen_edge.model.merge import merged
+
+    opened = [
+        (stack.enter_context(open_adapter(path, source.config)), scale) for path, scale in adapters
+    ]
+    return merged(source, opened, threads)
 
 
 def _pack_tokenizer(source: Source) -> bytes:
@@ -311,12 +333,19 @@ def _summary(
     return Conversion(output, size, total, worst, errors[worst], kept, len(errors))
 
 
-def _notes(layouts: Mapping[str, Layout], result: Conversion, name: str) -> dict[str, object]:
+def _notes(
+    layouts: Mapping[str, Layout],
+    result: Conversion,
+    name: str,
+    adapters: Sequence[tuple[Path, float]],
+) -> dict[str, object]:
     bits, group = main_format(layouts)
     method = METHODS[name] if bits < 16 else "rounded"
     if result.kept:
         method = "taken over" if result.kept == result.matrices else f"taken over; {method}"
+    merged = [f"{_printable(path.resolve().name)} x {scale:g}" for path, scale in adapters]
     return {
+        **({"merged": ", ".join(merged)} if merged else {}),
         "bits": bits,
         "group": group,
         "method": method,

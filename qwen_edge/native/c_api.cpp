@@ -19,6 +19,10 @@ struct qe_session {
   qe::Session session;
 };
 
+struct qe_adapter {
+  qe::Adapter adapter;
+};
+
 struct qe_sampler {
   qe::Sampler sampler;
 };
@@ -251,6 +255,28 @@ QE_API int32_t qe_session_load_prefix(qe_session* session, int32_t sequence, int
   });
   *error_number = file.error_number;
   return status;
+}
+
+QE_API int32_t qe_adapter_create(const qe_model* model, const qe_adapter_part* parts, int32_t n,
+                                 int32_t threads, qe_adapter** out) {
+  return qe::guarded([&] {
+    std::vector<qe::AdapterPart> checked;
+    for (int i = 0; i < n; ++i) {
+      const qe_adapter_part& p = parts[i];
+      checked.push_back({p.layer, p.projection, p.rank, static_cast<qe::Type>(p.a_type),
+                         static_cast<qe::Type>(p.b_type), p.scale, static_cast<const uint8_t*>(p.a),
+                         static_cast<const uint8_t*>(p.b)});
+    }
+    *out = new qe_adapter{qe::Adapter(model->model, checked.data(), n, threads)};
+  });
+}
+
+QE_API void qe_adapter_destroy(qe_adapter* adapter) { delete adapter; }
+
+QE_API uint64_t qe_adapter_bytes(const qe_adapter* adapter) { return adapter->adapter.bytes(); }
+
+QE_API int32_t qe_session_set_adapter(qe_session* session, const qe_adapter* adapter) {
+  return qe::guarded([&] { session->session.set_adapter(adapter ? &adapter->adapter : nullptr); });
 }
 
 QE_API uint64_t qe_session_scratch_bytes(const qe_session* session) {

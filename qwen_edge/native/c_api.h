@@ -10,6 +10,7 @@
 struct qe_model;
 struct qe_session;
 struct qe_sampler;
+struct qe_adapter;
 
 struct qe_config {
   int32_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, max_positions;
@@ -39,6 +40,13 @@ struct qe_session_params {
 
 struct qe_row {
   int32_t sequence, position, token, wants_logits;
+};
+
+// A and B of one projection of a layer, row-major, at any address: adapter.h.
+struct qe_adapter_part {
+  const void *a, *b;
+  int32_t layer, projection, rank, a_type, b_type;
+  float scale;
 };
 
 struct qe_sampling {
@@ -76,6 +84,14 @@ QE_API int32_t qe_session_load_prefix(qe_session* session, int32_t sequence, int
                                       int32_t stored, int32_t descriptor, uint64_t offset,
                                       const uint64_t* checksums, int32_t* error_number);
 QE_API uint64_t qe_session_scratch_bytes(const qe_session* session);
+// Copies the parts; several sessions of models of this shape may use one adapter.
+QE_API int32_t qe_adapter_create(const qe_model* model, const qe_adapter_part* parts, int32_t n,
+                                 int32_t threads, qe_adapter** out);
+QE_API void qe_adapter_destroy(qe_adapter* adapter);
+QE_API uint64_t qe_adapter_bytes(const qe_adapter* adapter);
+// The adapter, null for none, stays alive as long as the session uses it. All positions of the
+// session are forgotten.
+QE_API int32_t qe_session_set_adapter(qe_session* session, const qe_adapter* adapter);
 // For measurements: lengthens a sequence of at least 16 positions to `length` without computing, by
 // repeating its first positions' keys and values in memory of their own.
 QE_API int32_t qe_session_stretch(qe_session* session, int32_t sequence, int32_t length);

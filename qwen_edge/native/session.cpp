@@ -115,10 +115,31 @@ void Session::stretch(int index, int length) {
   target.stretch(length);
 }
 
+void Session::set_adapter(const Adapter* adapter) {
+  const ModelConfig& c = model_.config;
+  AlignedArray<float> reduced;
+  int phases = kPhasesPerLayer;
+  if (adapter) {
+    const ModelConfig& other = adapter->config();
+    if (other.layers != c.layers || other.hidden != c.hidden || other.heads != c.heads ||
+        other.kv_heads != c.kv_heads || other.head_dim != c.head_dim ||
+        other.intermediate != c.intermediate) {
+      throw Error(kArgument, "the adapter is of another model");
+    }
+    reduced.reset(static_cast<size_t>(params_.max_rows) * adapter->width());
+    phases += kAdapterPhases;
+  }
+  counters_ = std::vector<WorkCounter>(static_cast<size_t>(c.layers) * phases + kPhasesPerCall);
+  adapter_ = adapter;
+  reduced_ = std::move(reduced);
+  for (const auto& sequence : sequences_) sequence->truncate(0);
+}
+
 size_t Session::scratch_bytes() const {
   size_t bytes = hidden_.bytes() + normed_.bytes() + attended_.bytes() + activated_.bytes() +
                  qkv_.bytes() + projected_.bytes() + cosine_.bytes() + sine_.bytes() +
-                 logits_.bytes() + (partial_outputs_.capacity() + 2 * partials_.capacity()) * 4;
+                 logits_.bytes() + reduced_.bytes() +
+                 (partial_outputs_.capacity() + 2 * partials_.capacity()) * 4;
   for (const ThreadScratch& thread : threads_) {
     bytes += thread.normed.bytes() + thread.gate.bytes() + thread.up.bytes() +
              thread.unordered.bytes() + thread.attention.bytes();

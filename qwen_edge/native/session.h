@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "activations.h"
+#include "adapter.h"
 #include "attention.h"
 #include "kv_cache.h"
 #include "model.h"
@@ -44,6 +45,8 @@ class Session {
   void fork(int source, int target, int length);
   // For measurements: see KvSequence::stretch.
   void stretch(int sequence, int length);
+  // Null for none. Forgets all positions: their keys and values are another adapter's.
+  void set_adapter(const Adapter* adapter);
   // Bytes of scratch memory held now, the KV cache apart.
   size_t scratch_bytes() const;
 
@@ -84,8 +87,13 @@ class Session {
   void arrange(Activations& rows, int cols, const int32_t* order, int thread);
   template <typename Body>
   void share_normalized(const float* weight, const int32_t* order, const std::vector<int>* rows,
-                        int thread, int total, int step, const Body& body);
-  void project_qkv(const LayerWeights& weights, int thread);
+                        const Adapter::Down& down, int thread, int total, int step,
+                        const Body& body);
+  void reduce(const Adapter::Down& down, const Activations& input, int row_begin, int row_end,
+              int tile_begin, int tile_end);
+  void share_reduced(const Adapter::Down& down, const Activations& input, int thread);
+  void add_adapted(const Adapter::Up& up, int tile, int tiles, float* out, size_t out_stride) const;
+  void project_qkv(const LayerWeights& weights, const Adapter::Layer& adapter, int thread);
   void attention(int layer, int thread);
   void store_keys_values(int layer, int row, int kv_head);
   void prepare_queries(int layer, const RowBlock& block, int kv_head, AttentionScratch& scratch);
@@ -94,10 +102,11 @@ class Session {
   size_t first_partial(int block, int kv_head, int split) const;
   void store_partial(const AttentionItem& item, const AttentionState& state);
   void merge_splits(int layer, int block, int kv_head, AttentionState& state);
-  void project_add(const Matrix& weights, const Activations& input, int thread);
-  void feed_forward(const LayerWeights& weights, int thread);
-  void feed_forward_piece(const LayerWeights& weights, const Activations& input, int piece,
-                          ThreadScratch& scratch);
+  void project_add(const Matrix& weights, const Activations& input, const Adapter::Up& up,
+                   int thread);
+  void feed_forward(const LayerWeights& weights, const Adapter::Layer& adapter, int thread);
+  void feed_forward_piece(const LayerWeights& weights, const Adapter::Layer& adapter,
+                          const Activations& input, int piece, ThreadScratch& scratch);
   void compute_logits(int thread);
   void linear(const Matrix& weights, const Activations& input, int rows, int tile_begin,
               int tile_end, float* out, size_t out_stride) const;
@@ -120,6 +129,8 @@ class Session {
   AlignedArray<float> projected_;
   AlignedArray<float> cosine_, sine_;  // [max_rows, head_dim / 2]
   AlignedArray<float> logits_;
+  const Adapter* adapter_ = nullptr;
+  AlignedArray<float> reduced_;  // A x of an adapter: [max_rows, its width]
   size_t qkv_stride_ = 0, key_offset_ = 0, value_offset_ = 0, logits_stride_ = 0;
   std::vector<ThreadScratch> threads_;
 

@@ -19,6 +19,8 @@ constexpr int kTileStep = 2;
 constexpr int kLongPhaseRows = 16;
 // Shared counters used by a layer, and by the embedding and the head.
 constexpr int kPhasesPerLayer = 11;
+// An adapter's part of a layer may have a phase for each of its inputs.
+constexpr int kAdapterPhases = 4;
 constexpr int kPhasesPerCall = 3;
 
 }  // namespace qe

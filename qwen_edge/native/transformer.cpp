@@ -8,6 +8,12 @@
 
 namespace qe {
 
+namespace {
+
+const Adapter::Layer kNoAdapter;
+
+}  // namespace
+
 WorkCounter& Session::counter(int thread) { return counters_[threads_[thread].phase++]; }
 
 // Neighbouring rows share cache lines: as many of them as possible go to one thread.
@@ -37,13 +43,16 @@ void Session::run_thread(int thread) {
 
 void Session::run_layer(int layer, int thread) {
   const LayerWeights& weights = model_.layers[layer];
-  project_qkv(weights, thread);
+  const Adapter::Layer& adapter = adapter_ ? adapter_->layer(layer) : kNoAdapter;
+  project_qkv(weights, adapter, thread);
   attention(layer, thread);
   arrange(attended_, weights.output.cols, weights.order[kOutput], thread);
-  project_add(weights.output, attended_, thread);
-  feed_forward(weights, thread);
+  share_reduced(adapter.down[kOutput], attended_, thread);
+  project_add(weights.output, attended_, adapter.up[kOutputPart], thread);
+  feed_forward(weights, adapter, thread);
   arrange(activated_, weights.down.cols, weights.order[kDown], thread);
-  project_add(weights.down, activated_, thread);
+  share_reduced(adapter.down[kDown], activated_, thread);
+  project_add(weights.down, activated_, adapter.up[kDownPart], thread);
 }
 
 void Session::normalize_row(const float* weight, const int32_t* order, int row, int thread,
@@ -77,8 +86,8 @@ void Session::arrange(Activations& rows, int cols, const int32_t* order, int thr
 // before the thread has items: until then the others may be anywhere, and the row with them.
 template <typename Body>
 void Session::share_normalized(const float* weight, const int32_t* order,
-                               const std::vector<int>* rows, int thread, int total, int step,
-                               const Body& body) {
+                               const std::vector<int>* rows, const Adapter::Down& down, int thread,
+                               int total, int step, const Body& body) {
   const int n = rows ? static_cast<int>(rows->size()) : static_cast<int>(rows_.size());
   const auto source = [&](int i) { return rows ? (*rows)[i] : i; };
   if (n > 1) {
@@ -86,6 +95,7 @@ void Session::share_normalized(const float* weight, const int32_t* order,
       for (int i = begin; i < end; ++i) {
         normalize_row(weight, order, source(i), thread, normed_, i, n);
       }
+      reduce(down, normed_, begin, end, 0, down.tiles);
     });
     pool_.share_shrinking(thread, counter(thread), total, step,
                           [&](int begin, int end) { body(normed_, begin, end); });
@@ -93,18 +103,68 @@ void Session::share_normalized(const float* weight, const int32_t* order,
   }
   Activations& own = threads_[thread].normed;
   bool ready = false;
-  pool_.share_shrinking(thread, counter(thread), total, step, [&](int begin, int end) {
+  const auto prepare = [&] {
     if (!ready) normalize_row(weight, order, source(0), thread, own, 0, 1);
     ready = true;
+  };
+  if (down.tiles > 0) {
+    pool_.share(thread, counter(thread), down.tiles, 1, [&](int begin, int end) {
+      prepare();
+      reduce(down, own, 0, 1, begin, end);
+    });
+  }
+  pool_.share_shrinking(thread, counter(thread), total, step, [&](int begin, int end) {
+    prepare();
     body(own, begin, end);
   });
 }
 
-void Session::project_qkv(const LayerWeights& weights, int thread) {
+// An adapter's A x for some rows of its input.
+void Session::reduce(const Adapter::Down& down, const Activations& input, int row_begin,
+                     int row_end, int tile_begin, int tile_end) {
+  if (tile_begin == tile_end) return;
+  const size_t stride = adapter_->width();
+  const int lane = tile_begin * kTileRows, lanes = (tile_end - tile_begin) * kTileRows;
+  float* out = reduced_.data() + row_begin * stride + lane;
+  for (int i = 0; i < row_end - row_begin; ++i) std::fill_n(out + i * stride, lanes, 0.0f);
+  kernels_.isa->add_low_rank(down.weights + static_cast<size_t>(lane) * down.cols,
+                             tile_end - tile_begin, down.cols, input.row(row_begin), input.cols(),
+                             row_end - row_begin, out, stride);
+  for (int i = 0; i < row_end - row_begin; ++i) {
+    for (int r = 0; r < lanes; ++r) out[i * stride + r] *= down.factor[lane + r];
+  }
+}
+
+// The same as a phase of its own, of all rows.
+void Session::share_reduced(const Adapter::Down& down, const Activations& input, int thread) {
+  const int rows = static_cast<int>(rows_.size());
+  if (down.tiles == 0) return;
+  if (rows == 1) {
+    pool_.share(thread, counter(thread), down.tiles, 1,
+                [&](int begin, int end) { reduce(down, input, 0, 1, begin, end); });
+  } else {
+    pool_.share(thread, counter(thread), rows, row_chunk(rows),
+                [&](int begin, int end) { reduce(down, input, begin, end, 0, down.tiles); });
+  }
+}
+
+// Adds an adapter's part of a projection to some of its tiles, which begin at `out`.
+void Session::add_adapted(const Adapter::Up& up, int tile, int tiles, float* out,
+                          size_t out_stride) const {
+  if (up.rank == 0) return;
+  kernels_.isa->add_low_rank(up.weights + static_cast<size_t>(tile) * kTileRows * up.rank, tiles,
+                             up.rank, reduced_.data() + up.first, adapter_->width(),
+                             static_cast<int>(rows_.size()), out, out_stride);
+}
+
+void Session::project_qkv(const LayerWeights& weights, const Adapter::Layer& adapter, int thread) {
   const struct {
     const Matrix* matrix;
+    const Adapter::Up* up;
     size_t offset;
-  } parts[] = {{&weights.query, 0}, {&weights.key, key_offset_}, {&weights.value, value_offset_}};
+  } parts[] = {{&weights.query, &adapter.up[kQueryPart], 0},
+               {&weights.key, &adapter.up[kKeyPart], key_offset_},
+               {&weights.value, &adapter.up[kValuePart], value_offset_}};
   const int total = weights.query.tiles() + weights.key.tiles() + weights.value.tiles();
   const int rows = static_cast<int>(rows_.size());
   const auto project = [&](const Activations& input, int begin, int end) {
@@ -113,13 +173,15 @@ void Session::project_qkv(const LayerWeights& weights, int thread) {
       const int from = std::max(begin - first, 0);
       const int to = std::min(end - first, part.matrix->tiles());
       if (from < to) {
-        linear(*part.matrix, input, rows, from, to, qkv_.data() + part.offset, qkv_stride_);
+        float* out = qkv_.data() + part.offset;
+        linear(*part.matrix, input, rows, from, to, out, qkv_stride_);
+        add_adapted(*part.up, from, to - from, out + from * kTileRows, qkv_stride_);
       }
       first += part.matrix->tiles();
     }
   };
-  share_normalized(weights.input_norm, weights.order[kQkv], nullptr, thread, total, kTileStep,
-                   project);
+  share_normalized(weights.input_norm, weights.order[kQkv], nullptr, adapter.down[kQkv], thread,
+                   total, kTileStep, project);
 }
 
 void Session::store_keys_values(int layer, int row, int kv_head) {
@@ -271,13 +333,15 @@ void Session::attention(int layer, int thread) {
   }
 }
 
-void Session::project_add(const Matrix& weights, const Activations& input, int thread) {
+void Session::project_add(const Matrix& weights, const Activations& input, const Adapter::Up& up,
+                          int thread) {
   const int rows = static_cast<int>(rows_.size());
   const size_t stride = hidden_.cols();
   pool_.share_shrinking(thread, counter(thread), weights.tiles(), kTileStep,
                         [&](int begin, int end) {
                           linear(weights, input, rows, begin, end, projected_.data(), stride);
                           const int column = begin * kTileRows;
+                          add_adapted(up, begin, end - begin, projected_.data() + column, stride);
                           const int columns = std::min(end * kTileRows, weights.rows) - column;
                           for (int i = 0; i < rows; ++i) {
                             kernels_.isa->add(hidden_.row(i) + column,
@@ -286,20 +350,20 @@ void Session::project_add(const Matrix& weights, const Activations& input, int t
                         });
 }
 
-void Session::feed_forward(const LayerWeights& weights, int thread) {
+void Session::feed_forward(const LayerWeights& weights, const Adapter::Layer& adapter, int thread) {
   constexpr int kTiles = kFeedForwardColumns / kTileRows;
   const int pieces = (weights.gate.tiles() + kTiles - 1) / kTiles;
-  share_normalized(weights.post_norm, weights.order[kGateUp], nullptr, thread, pieces, 1,
-                   [&](const Activations& input, int begin, int end) {
+  share_normalized(weights.post_norm, weights.order[kGateUp], nullptr, adapter.down[kGateUp],
+                   thread, pieces, 1, [&](const Activations& input, int begin, int end) {
                      for (int piece = begin; piece < end; ++piece) {
-                       feed_forward_piece(weights, input, piece, threads_[thread]);
+                       feed_forward_piece(weights, adapter, input, piece, threads_[thread]);
                      }
                    });
 }
 
 // Gate, up and their product for kFeedForwardColumns columns.
-void Session::feed_forward_piece(const LayerWeights& weights, const Activations& input, int piece,
-                                 ThreadScratch& scratch) {
+void Session::feed_forward_piece(const LayerWeights& weights, const Adapter::Layer& adapter,
+                                 const Activations& input, int piece, ThreadScratch& scratch) {
   constexpr int kTiles = kFeedForwardColumns / kTileRows;
   const int rows = static_cast<int>(rows_.size());
   const auto slice = [](Matrix matrix, int tile, int tile_count) {
@@ -310,17 +374,20 @@ void Session::feed_forward_piece(const LayerWeights& weights, const Activations&
     return matrix;
   };
   const bool ready = kernels_.reference == nullptr && !weights.order[kDown];
-  const bool keep = !ready || weights.down.group == 0;
+  const bool keep = !ready || weights.down.group == 0 || adapter.down[kDown].tiles > 0;
   const int count = std::min(weights.gate.tiles() - piece * kTiles, kTiles);
   const int column = piece * kFeedForwardColumns;
   const Matrix gate = slice(weights.gate, piece * kTiles, count);
   linear(gate, input, rows, 0, count, scratch.gate.data(), kFeedForwardColumns);
   linear(slice(weights.up, piece * kTiles, count), input, rows, 0, count, scratch.up.data(),
          kFeedForwardColumns);
+  add_adapted(adapter.up[kGatePart], piece * kTiles, count, scratch.gate.data(),
+              kFeedForwardColumns);
+  add_adapted(adapter.up[kUpPart], piece * kTiles, count, scratch.up.data(), kFeedForwardColumns);
   for (int i = 0; i < rows; ++i) {
     const size_t at = static_cast<size_t>(i) * kFeedForwardColumns;
-    // Only kernels that take fp32 activations need them for longer than this, and whoever puts them
-    // into another order.
+    // Only kernels and adapters that take fp32 activations need them for longer than this, and
+    // whoever puts them into another order.
     float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
     kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
     if (ready) {
@@ -333,7 +400,8 @@ void Session::feed_forward_piece(const LayerWeights& weights, const Activations&
 
 void Session::compute_logits(int thread) {
   const int rows = static_cast<int>(logit_rows_.size());
-  share_normalized(model_.final_norm, nullptr, &logit_rows_, thread, model_.head.tiles(), kTileStep,
+  share_normalized(model_.final_norm, nullptr, &logit_rows_, kNoAdapter.down[kQkv], thread,
+                   model_.head.tiles(), kTileStep,
                    [&](const Activations& input, int begin, int end) {
                      linear(model_.head, input, rows, begin, end, logits_.data(), logits_stride_);
                    });

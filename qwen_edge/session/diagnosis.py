@@ -21,6 +21,7 @@ from qwen_edge.host.system import packages_left_behind
 from qwen_edge.model.packed import open_model
 from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.known_models import KNOWN_MODELS
+from qwen_edge.session.lora import wanted_lora, with_lora
 from qwen_edge.session.models import DEFAULT_MODEL, FoundModel, resolve
 from qwen_edge.session.plan import engine_config
 from qwen_edge.session.profile import DeviceProfile, read_profile
@@ -211,7 +212,7 @@ def _model(
     facts = None
     try:
         with open_model(found.path) as model:
-            facts = facts_of(model)
+            facts = with_lora(facts_of(model), wanted_lora(settings, model.config))
     except QwenEdgeError as error:
         # Mapping a file needs the native library, whose failure is told of already.
         if str(error) not in map(str, findings):

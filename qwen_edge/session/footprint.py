@@ -30,6 +30,7 @@ class ModelFacts:
         bits: of a weight, nominally.
         can_think: whether its chat template has a thinking mode.
         generation: the sampling its authors recommend.
+        adapter_bytes: what an adapter beside it takes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelFacts:
     bits: int
     can_think: bool
     generation: GenerationDefaults
+    adapter_bytes: int = 0
 
 
 def facts_of(model: PackedModel) -> ModelFacts:
@@ -63,7 +65,9 @@ def predict_peak(facts: ModelFacts, engine: EngineConfig, filled: int | None = N
         filled: positions in use; the whole context by default.
 
     Returns:
-        Weights (every page of the file), KV cache, scratch memory and interpreter together.
+        Weights (every page of the file), adapter, KV cache, scratch memory and interpreter
+        together.
     """
     memory = estimate(facts.config, engine, engine.context if filled is None else filled)
-    return facts.weight_bytes + memory.kv_bytes + memory.scratch_bytes + INTERPRETER_BYTES
+    engine_bytes = memory.kv_bytes + memory.scratch_bytes + facts.adapter_bytes
+    return facts.weight_bytes + engine_bytes + INTERPRETER_BYTES

@@ -9,7 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from qwen_edge.engine.native import NativeEngine
+from qwen_edge.errors import MemoryLimitError
+from qwen_edge.host.sizes import format_size
 from qwen_edge.session.answer import AnswerOptions, ChatModel
+from qwen_edge.session.lora import Lora, apply_lora, find_lora
 from qwen_edge.session.memory import memory_errors
 from qwen_edge.session.plan import Plan, make_plan, sampling_params
 from qwen_edge.session.prompt_cache import PromptCache, PromptFile, SystemPrompts
@@ -33,9 +36,10 @@ class LoadedModel:
         tokenizer: the tokenizer.
         chat: what answers need of it.
         prompt_file: what became of the file; None if there is none.
+        lora: the adapter in use, or None.
 
     Raises:
-        DamagedModelError: the model cannot be used.
+        DamagedModelError: the model or its adapter cannot be used.
         MemoryLimitError: it does not fit into the memory cap.
         UsageError: the prompt file is something else, which must not be overwritten.
     """
@@ -54,7 +58,10 @@ class LoadedModel:
                     plan.model.address(_TOKENIZER), table.nbytes, owner=plan.model
                 )
                 self.engine = NativeEngine(plan.model, plan.engine)
-            stack.callback(self.engine.close)
+                stack.callback(self.engine.close)
+                self.lora = plan.lora
+                if plan.lora is not None:
+                    apply_lora(self.engine, plan.lora, plan.model.config)
             prompts: PromptCache | None = None
             limit = plan.settings.get("prompt-cache-size")
             if prompt_file is not None:
@@ -88,6 +95,36 @@ class LoadedModel:
     def close(self) -> None:
         """Frees everything; a second call does nothing."""
         self._stack.close()
+
+    def set_lora(self, path: Path | None, scale: float = 1.0) -> Lora | None:
+        """Answers with another adapter from now on, or with none.
+
+        What the engine computed so far is forgotten; the next answer reads its prompt anew. After
+        an error all is as before.
+
+        Raises:
+            ModelNotFoundError: there is no such adapter.
+            DamagedModelError: it cannot be used with this model.
+            UsageError: it is of an unsupported kind.
+            MemoryLimitError: it does not fit beside the model and the present adapter.
+        """
+        plan = self.plan
+        lora = None if path is None else find_lora(path, scale, plan.model.config)
+        if lora is not None and plan.budget is not None:
+            held = plan.runtime.predicted_peak - (plan.lora.memory if plan.lora else 0)
+            left = plan.budget - held - (self.lora.memory if self.lora else 0)
+            if lora.memory > left:
+                raise MemoryLimitError(
+                    "The adapter {path} needs {needed} of memory, and {left} are left.",
+                    "Turn the present one off first, or begin anew with a smaller --context.",
+                    path=lora.path,
+                    needed=format_size(lora.memory),
+                    left=format_size(max(left, 0)),
+                )
+        with memory_errors():
+            apply_lora(self.engine, lora, plan.model.config)
+        self.lora = lora
+        return lora
 
     def answer_options(self, thinking: bool | None = None) -> AnswerOptions:
         """How this model answers on this device with the user's settings.

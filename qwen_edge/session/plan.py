@@ -11,6 +11,7 @@ from qwen_edge.host.place import Place
 from qwen_edge.host.storage import is_shared_storage
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.session.footprint import ModelFacts, facts_of
+from qwen_edge.session.lora import Lora, wanted_lora, with_lora
 from qwen_edge.session.memory import MemoryCap
 from qwen_edge.session.models import FoundModel, resolve
 from qwen_edge.session.profile import DeviceProfile, read_profile
@@ -36,6 +37,7 @@ class Plan:
         sampling: the sampler's part of it.
         budget: bytes for the memory cap, or None if it is off.
         shared_storage: whether the model lies on Android's shared storage, where it is very slow.
+        lora: the adapter to answer with; its memory is among the facts.
     """
 
     found: FoundModel
@@ -48,6 +50,7 @@ class Plan:
     sampling: SamplingParams
     budget: int | None
     shared_storage: bool
+    lora: Lora | None = None
 
     def memory_cap(self) -> MemoryCap:
         """A cap for loading the model and running it."""
@@ -55,7 +58,7 @@ class Plan:
         return MemoryCap(
             self.budget,
             mapped=self.facts.weight_bytes,
-            address_only=threads * THREAD_STACK,
+            address_only=threads * THREAD_STACK + (self.lora.mapped if self.lora else 0),
         )
 
 
@@ -75,8 +78,8 @@ def make_plan(
 
     Raises:
         UsageError: a bad setting.
-        ModelNotFoundError: there is no such model.
-        DamagedModelError: the model cannot be used.
+        ModelNotFoundError: there is no such model or adapter.
+        DamagedModelError: the model or the adapter cannot be used.
         MemoryLimitError: it does not fit.
     """
     settings = Settings.load(flags, environ, config_path)
@@ -85,7 +88,8 @@ def make_plan(
     profile = read_profile(place)
     model = open_model(found.path)
     try:
-        facts = facts_of(model)
+        lora = wanted_lora(settings, model.config)
+        facts = with_lora(facts_of(model), lora)
         wishes = settings.wishes()
         runtime = select(profile, [facts], wishes)
     except BaseException:
@@ -103,6 +107,7 @@ def make_plan(
         sampling=sampling_params(runtime, settings),
         budget=None if cap is None else allowed_bytes(profile, wishes),
         shared_storage=is_shared_storage(found.path, place),
+        lora=lora,
     )
 
 

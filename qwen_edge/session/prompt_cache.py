@@ -124,14 +124,15 @@ class SystemPrompts:
         from qwen_edge.session.prompt_store import PromptStore
 
         system = tuple(ids[:length])
+        if not self._identify():
+            return
         computed = tuple(self._engine.cached_ids()[:length]) == system
         if not computed or is_covered(length, common_length(self._kept, system)):
             return
         self._kept = system
         # A full disk, a folder without rights: the next start computes the prompt as this one did.
         with contextlib.suppress(QwenEdgeError, OSError, MemoryError):
-            if self._identify():
-                PromptStore(self._limit).save(self._engine, self._identity, length)
+            PromptStore(self._limit).save(self._engine, self._identity, length)
 
     def blame(self) -> QwenEdgeError | None:
         """See ``PromptCache.blame``."""
@@ -151,7 +152,10 @@ class SystemPrompts:
 
     def _identify(self) -> bool:
         with contextlib.suppress(OSError):
-            self._identity = self._identity or self._engine.prefix_identity()
+            identity = self._engine.prefix_identity()
+            if identity != self._identity:
+                # Another adapter: what is on disk is of no use to it.
+                self._identity, self._kept = identity, ()
         return bool(self._identity)
 
 
@@ -235,6 +239,11 @@ class PromptFile:
         from qwen_edge.engine.prefix_file import common_length, write_prefix
 
         ids = tuple(self._engine.cached_ids()[:length])
+        with contextlib.suppress(OSError):
+            identity = self._engine.prefix_identity()
+            if identity != self._identity:
+                # Another adapter: what the file holds is of no use to it.
+                self._identity, self._stored = identity, ()
         if self._read_only or is_covered(length, common_length(self._stored, ids)):
             return
         self._stored = ids

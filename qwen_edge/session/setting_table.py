@@ -85,6 +85,10 @@ def _text(text: str) -> str:
     return text
 
 
+def _text_or_off(text: str) -> str | None:
+    return None if text.lower() == "off" else _text(text)
+
+
 def _size_or_off(text: str) -> int | None:
     size = None if text.lower() in ("off", "none") else parse_size(text)
     return size or None
@@ -98,6 +102,13 @@ _ALL = (
         "64 to 1048576, and what the model takes",
         "Prompt and answer together, in tokens.",
         "context",
+    ),
+    Setting("lora", _text_or_off, "a path, or off", "A LoRA adapter to answer with."),
+    Setting(
+        "lora-scale",
+        _number(-100, 100),
+        "-100 to 100",
+        "A factor for the adapter's own scale.",
     ),
     Setting("kv", _choice(*KV_TYPES), ", ".join(KV_TYPES), "Type of the KV cache.", "kv_type"),
     Setting(
@@ -184,6 +195,8 @@ FIXED_DEFAULTS: Mapping[str, object] = {
     "repetition-penalty": 1.0,
     "presence-penalty": 0.0,
     "seed": None,
+    "lora": None,
+    "lora-scale": 1.0,
     "memory-cap": "auto",
     "prompt-cache-size": 256 << 20,
 }

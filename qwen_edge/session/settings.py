@@ -135,6 +135,8 @@ def shown(key: str, value: object) -> str:
         return "off" if value is None else str(value)
     if isinstance(value, bool):
         return "on" if value else "off"
+    if key == "lora" and value is None:
+        return "off"
     return "random" if key == "seed" and value is None else str(value)
 
 

@@ -16,6 +16,7 @@ void check_table(const IsaTable& isa) {
   check_sums(isa);
   check_linear(isa);
   check_dense(isa);
+  check_low_rank(isa);
   check_quantize(isa);
   check_rows(isa);
   check_stores(isa);

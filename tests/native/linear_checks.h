@@ -124,5 +124,33 @@ void check_dense(const IsaTable& isa) {
   }
 }
 
+void check_low_rank(const IsaTable& isa) {
+  Random random(6);
+  Check check(isa, "add_low_rank, row", kTolerance);
+  for (int repeat = 0; repeat < 90; ++repeat) {
+    const int n = repeat < 20 ? repeat + 1 : random.between(1, 9);
+    const int cols = repeat % 3 ? random.between(1, 70) : random.between(1, 1100);
+    const int tiles = random.between(1, 5);
+    const size_t x_stride = cols + random.between(0, 5);
+    const size_t stride = tiles * kTileRows + random.between(0, 9);
+    Guarded<uint16_t> w(static_cast<size_t>(tiles) * kTileRows * cols);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = float_to_half(random.around_zero(2));
+    Guarded<float> x = random_floats(random, (n - 1) * x_stride + cols, 3);
+    const Guarded<float> before = random_floats(random, n * stride, 1);
+    Guarded<float> ours(before), truth(before), apart(before);
+    isa.add_low_rank(w.data(), tiles, cols, x.data(), x_stride, n, ours.data(), stride);
+    scalar_table()->add_low_rank(w.data(), tiles, cols, x.data(), x_stride, n, truth.data(),
+                                 stride);
+    const std::string where = format("n %d, cols %d, tiles %d", n, cols, tiles);
+    for (int i = 0; i < n; ++i) {
+      check.row(&ours[i * stride], &truth[i * stride], tiles * kTileRows, where);
+      // One row at a time, to the last bit.
+      isa.add_low_rank(w.data(), tiles, cols, &x[i * x_stride], x_stride, 1, &apart[i * stride],
+                       stride);
+    }
+    check.same(ours.data(), apart.data(), ours.size(), where + ", row by row");
+  }
+}
+
 }  // namespace
 }  // namespace qe_test

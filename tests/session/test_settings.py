@@ -22,6 +22,8 @@ PHONE = DeviceProfile(int(3.6 * GIB), int(1.4 * GIB), GIB, 8, 2, 6, "neon", True
 EXAMPLES = {
     "model": ("Qwen3-0.6B", "  ", "a\x00b"),
     "context": ("4096", "63", "many"),
+    "lora": ("adapters/mine", "  ", "a\x00b"),
+    "lora-scale": ("-0.5", "101", "much"),
     "kv": ("int8", "int3", "8"),
     "max-tokens": ("1", "0", "1.5"),
     "thinking": ("off", "2", "maybe"),

@@ -26,6 +26,7 @@ const IsaTable* avx2_table() {
       avx2::linear_q4,
       avx2::linear_q8,
       avx2::linear_dense,
+      avx2::add_low_rank,
       avx2::sums_q4,
       avx2::sums_q8,
       avx2::quantize,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "avx2_rows.h"
+#include "low_rank.h"
 
 namespace qe {
 namespace avx2 {
@@ -329,6 +330,34 @@ void linear_dense(const Matrix& w, const float* x, size_t x_stride, int n, int t
                       : w.type == Type::kF16 ? multiply_dense<Type::kF16>
                                              : multiply_dense<Type::kBF16>;
   kernel(w, x, x_stride, n, tile_begin, tile_end, out, out_stride);
+}
+
+struct Lanes {
+  __m256 low, high;
+
+  static QE_INLINE Lanes load_half(const uint16_t* halves) {
+    const __m128i* both = reinterpret_cast<const __m128i*>(halves);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(both)), _mm256_cvtph_ps(_mm_loadu_si128(both + 1))};
+  }
+  QE_INLINE void clear() { low = high = _mm256_setzero_ps(); }
+  QE_INLINE void add_product(const Lanes& weight, float x) {
+    const __m256 all = _mm256_set1_ps(x);
+    low = _mm256_fmadd_ps(weight.low, all, low);
+    high = _mm256_fmadd_ps(weight.high, all, high);
+  }
+  QE_INLINE void add(const Lanes& other) {
+    low = _mm256_add_ps(low, other.low);
+    high = _mm256_add_ps(high, other.high);
+  }
+  QE_INLINE void add_to(float* out) const {
+    _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), low));
+    _mm256_storeu_ps(out + 8, _mm256_add_ps(_mm256_loadu_ps(out + 8), high));
+  }
+};
+
+void add_low_rank(const uint16_t* w, int tiles, int cols, const float* x, size_t x_stride, int n,
+                  float* out, size_t out_stride) {
+  low_rank_tiles<Lanes, 3, 2>(w, tiles, cols, x, x_stride, n, out, out_stride);
 }
 
 }  // namespace

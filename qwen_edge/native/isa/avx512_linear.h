@@ -7,6 +7,8 @@
 // columns.
 #pragma once
 
+#include "low_rank.h"
+
 namespace qe {
 namespace avx512 {
 namespace {
@@ -270,6 +272,27 @@ void sums_q4(const uint8_t* codes, const int8_t* codebook, const int8_t* x, int3
 
 void sums_q8(const int8_t* codes, const int8_t* x, int32_t x_sum, int32_t* out) {
   part_sums(Bytes{}, reinterpret_cast<const uint8_t*>(codes), x, x_sum, out);
+}
+
+struct Lanes {
+  __m512 all;
+
+  static QE_INLINE Lanes load_half(const uint16_t* halves) {
+    return {load_half16(reinterpret_cast<const uint8_t*>(halves))};
+  }
+  QE_INLINE void clear() { all = _mm512_setzero_ps(); }
+  QE_INLINE void add_product(const Lanes& weight, float x) {
+    all = _mm512_fmadd_ps(weight.all, _mm512_set1_ps(x), all);
+  }
+  QE_INLINE void add(const Lanes& other) { all = _mm512_add_ps(all, other.all); }
+  QE_INLINE void add_to(float* out) const {
+    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), all));
+  }
+};
+
+void add_low_rank(const uint16_t* w, int tiles, int cols, const float* x, size_t x_stride, int n,
+                  float* out, size_t out_stride) {
+  low_rank_tiles<Lanes, 4, 4>(w, tiles, cols, x, x_stride, n, out, out_stride);
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ const IsaTable* avx512_vnni_table() {
     wider.name = "avx512_vnni";
     wider.linear_q4 = avx512::linear_q4;
     wider.linear_q8 = avx512::linear_q8;
+    wider.add_low_rank = avx512::add_low_rank;
     wider.sums_q4 = avx512::sums_q4;
     wider.sums_q8 = avx512::sums_q8;
     const int f16 = static_cast<int>(KvType::kF16), i8 = static_cast<int>(KvType::kI8);

@@ -85,6 +85,10 @@ struct IsaTable {
   // F32, F16 or BF16 weights, fp32 activations x[n, x_stride] (w.cols of them used).
   void (*linear_dense)(const Matrix& w, const float* x, size_t x_stride, int n, int tile_begin,
                        int tile_end, float* out, size_t out_stride);
+  // out[i * out_stride + 16 t + r] += sum over columns of w[t, c, r] * x[i * x_stride + c] for
+  // i < n, t < tiles, r < 16: a thin matrix of an adapter, fp16 [tiles, cols, 16].
+  void (*add_low_rank)(const uint16_t* w, int tiles, int cols, const float* x, size_t x_stride,
+                       int n, float* out, size_t out_stride);
   // The integer sums of one tile over 32 columns, for tests: codes are 4 (INT4) or 8 (INT8) chunks
   // of 64 bytes; x has 32 codes and their sum. It must be the code that linear_* runs.
   void (*sums_q4)(const uint8_t* codes, const int8_t* codebook, const int8_t* x, int32_t x_sum,

@@ -8,6 +8,8 @@
 #include "neon_attention.h"
 #include "neon_cache.h"
 #include "neon_rows.h"
+// Needs what they bring.
+#include "low_rank.h"
 
 namespace qe {
 namespace {
@@ -219,6 +221,40 @@ void linear_dense(const Matrix& w, const float* x, size_t x_stride, int n, int t
   rows(w, x, x_stride, n, tile_begin, tile_end, out, out_stride);
 }
 
+struct Lanes {
+  float32x4_t part[4];
+
+  static QE_INLINE Lanes load_half(const uint16_t* halves) {
+    Lanes lanes;
+    QE_UNROLL
+    for (int p = 0; p < 4; ++p) {
+      lanes.part[p] = load_half4(reinterpret_cast<const uint8_t*>(halves + 4 * p));
+    }
+    return lanes;
+  }
+  QE_INLINE void clear() {
+    QE_UNROLL
+    for (float32x4_t& p : part) p = vdupq_n_f32(0);
+  }
+  QE_INLINE void add_product(const Lanes& weight, float x) {
+    QE_UNROLL
+    for (int p = 0; p < 4; ++p) part[p] = vfmaq_n_f32(part[p], weight.part[p], x);
+  }
+  QE_INLINE void add(const Lanes& other) {
+    QE_UNROLL
+    for (int p = 0; p < 4; ++p) part[p] = vaddq_f32(part[p], other.part[p]);
+  }
+  QE_INLINE void add_to(float* out) const {
+    QE_UNROLL
+    for (int p = 0; p < 4; ++p) vst1q_f32(out + 4 * p, vaddq_f32(vld1q_f32(out + 4 * p), part[p]));
+  }
+};
+
+void add_low_rank(const uint16_t* w, int tiles, int cols, const float* x, size_t x_stride, int n,
+                  float* out, size_t out_stride) {
+  low_rank_tiles<Lanes, 3, 2>(w, tiles, cols, x, x_stride, n, out, out_stride);
+}
+
 }  // namespace
 
 const IsaTable* neon_table() {
@@ -227,6 +263,7 @@ const IsaTable* neon_table() {
       linear_q4<BaselineIsa>,
       linear_q8<BaselineIsa>,
       linear_dense,
+      add_low_rank,
       sums_q4<BaselineIsa>,
       sums_q8<BaselineIsa>,
       quantize,

@@ -121,6 +121,21 @@ void linear_dense(const Matrix& w, const float* x, size_t x_stride, int n, int t
   }
 }
 
+void add_low_rank(const uint16_t* w, int tiles, int cols, const float* x, size_t x_stride, int n,
+                  float* out, size_t out_stride) {
+  for (int row = 0; row < tiles * kTileRows; ++row) {
+    const uint16_t* tile = w + static_cast<size_t>(row / kTileRows) * kTileRows * cols;
+    for (int i = 0; i < n; ++i) {
+      double sum = 0;
+      for (int c = 0; c < cols; ++c) {
+        sum += static_cast<double>(half_to_float(tile[kTileRows * c + row % kTileRows])) *
+               x[i * x_stride + c];
+      }
+      out[i * out_stride + row] += static_cast<float>(sum);
+    }
+  }
+}
+
 // --- rows
 
 void quantize(const float* x, int n, int panel, int8_t* codes, float* scale, int32_t* sum) {
@@ -589,6 +604,7 @@ const IsaTable* scalar_table() {
       linear_q4,
       linear_q8,
       linear_dense,
+      add_low_rank,
       sums_q4,
       sums_q8,
       quantize,
