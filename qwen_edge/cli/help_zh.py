@@ -46,7 +46,7 @@ HELP = {
     "Prompt and answer together, in tokens.": "提示词与回答合计的词元数。",
     "A LoRA adapter to answer with.": "回答时使用的 LoRA 适配器。",
     "a path, or off": "路径，或 off",
-    "-100 to 100": "-100 至 100",
+    "-100 to 100": "-100 到 100",
     "A factor for the adapter's own scale.": "适配器自身缩放之外的系数。",
     "Type of the KV cache.": "KV 缓存的类型。",
     "The longest answer, in tokens.": "回答的最大长度（词元）。",
