@@ -35,6 +35,8 @@ def steps() -> dict[str, list[str]]:
     found["prompt-cache"] = [*cache, "--output", str(results / "prompt_cache.json")]
     error = [*python, "benchmarks.kv_error", "--model", model]
     found["kv-error"] = [*error, "--output", str(results / "kv_error.json")]
+    lora = [*python, "benchmarks.lora", model]
+    found["lora"] = [*lora, "--output", str(results / "lora.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     cores = [*python, "benchmarks.unequal_cores", model]
     found["unequal-cores"] = [*cores, "--output", str(results / "unequal_cores.json")]

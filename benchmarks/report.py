@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.records import MissingError, Records
-from benchmarks.spread import Spread, plain, spread
+from benchmarks.spread import Spread, paired_ratio, plain, spread
 from benchmarks.targets import outcome, targets
 from benchmarks.unequal_cores import PLACES, share_of_sum
 
@@ -146,6 +146,27 @@ def lookup_section(records: Records) -> list[str]:
         "`python -m benchmarks.lookup MODEL --tokenizer TOKENIZER`: decode with drafts and without."
     )
     return ["", "## Drafts (`--lookup`)", "", note, "", *table(head, rows)]
+
+
+def lora_section(records: Records) -> list[str]:
+    """What an adapter beside the model costs."""
+    record = records.record("lora")
+    without = record["rates"]["none"]
+    rows = []
+    for rank, rates in record["rates"].items():
+        facts = record["adapters"].get(rank)
+        ratios = [paired_ratio(rates[kind], without[kind]).text() for kind in without]
+        size = f"{plain(facts['bytes'] / 1e6)} MB" if facts else ""
+        load = f"{plain(1e3 * facts['load_seconds'])} ms" if facts else ""
+        speeds = [spread(rates[kind]).text() for kind in without]
+        rows.append((rank, size, load, speeds[0], ratios[0], speeds[1], ratios[1]))
+    head = ("rank", "memory", "loading", "decode", "over none", "prefill of 512", "over none")
+    note = (
+        f"`python -m benchmarks.lora MODEL`, {record['turns']} turns, {record['date']}: a random "
+        "adapter on all seven projections, computed beside the model; tokens/s. Read bandwidth "
+        f"{spread(record['bandwidth_gb_s']).text()} GB/s."
+    )
+    return ["", "## Adapters (`--lora`)", "", note, "", *table(head, rows)]
 
 
 def prompt_cache_section(records: Records) -> list[str]:
@@ -301,6 +322,7 @@ def quality_section(records: Records) -> list[str]:
 SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     logits_section,
     lookup_section,
+    lora_section,
     prompt_cache_section,
     kv_section,
     quality_section,

@@ -27,7 +27,10 @@ from tests.engine.oracle import (
     take_weights,
 )
 from tests.engine.test_logits import FP32_LIMIT, INT8_CACHE_LIMIT, INT8_LIMIT, tokens
+from tests.engine.test_quantized_logits import FLOATS, model_config, set_weights
 from tests.model.adapters import PROJECTIONS, random_pairs, write_adapter
+from tests.model.files import BLOB
+from tests.model.grouped import Kind, write_quantized
 
 COUNT = 60
 
@@ -220,3 +223,26 @@ def test_what_is_not_finite_is_refused_and_changes_nothing(value: float, tmp_pat
         assert np.array_equal(engine_logits(engine, ids), before)
         with pytest.raises(QwenEdgeError):
             open_adapter(tmp_path / "none", packed.config)
+
+
+@pytest.mark.parametrize("act_order", [True, False])
+def test_beside_and_into_gptq(act_order: bool, tmp_path: Path) -> None:
+    """Columns in an order of the checkpoint's own: A's columns follow."""
+    oracle = random_model(SHAPES["untied"])
+    config = model_config(SHAPES["untied"])
+    weights = {name: p.detach().numpy() for name, p in oracle.named_parameters()}
+    kind = Kind(group=32, act_order=act_order)
+    set_weights(oracle, write_quantized(tmp_path / "q", config, weights, kind))
+    pairs = random_pairs(config, 6)
+    adapter = write_adapter(tmp_path / "mine", pairs, 6)
+    merge(oracle, pairs, 1.0)
+    exact = {"activations": "f32", "kv_type": "f32"}
+    floats: Any = {"overrides": [("model.embed*", FLOATS), ("lm_head*", FLOATS)], "tokenizer": BLOB}
+    convert(tmp_path / "q", tmp_path / "q.qedge", **floats)
+    with open_model(tmp_path / "q.qedge") as packed:
+        truth = oracle_logits(oracle, tokens(packed, COUNT))
+        assert relative_error(logits(packed, adapter, **exact), truth) <= FP32_LIMIT
+    into = tmp_path / "into.qedge"
+    convert(tmp_path / "q", into, bits=16, adapters=[(adapter, 1.0)], **floats)
+    with open_model(into) as packed:
+        assert relative_error(logits(packed, None, **exact), truth) <= INT8_LIMIT
