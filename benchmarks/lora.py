@@ -16,15 +16,15 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.speed import BUFFER_BYTES, PREFILL, decode_rate, prefill_rate, read_bandwidth
+from benchmarks.speed import BUFFER_BYTES, PREFILL, decode_rate, prefill_rate
 from benchmarks.spread import paired_ratio, spread
 from qwen_edge.engine.adapter import adapter_bytes
+from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.native import NativeEngine, isa_name
 from qwen_edge.model.adapter import PROJECTIONS, SETTINGS, WEIGHTS, open_adapter
@@ -82,11 +82,9 @@ def engines(
 
 def measure(model: PackedModel, threads: int, turns: int) -> dict[str, Any]:
     """All samples of a model."""
-    buffer = np.ones(BUFFER_BYTES // 8, np.int64)
     with (
         contextlib.ExitStack() as stack,
         tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(threads) as pool,
     ):
         made = list(engines(model, threads, Path(folder), stack))
         rates: dict[str, dict[str, list[float]]] = {
@@ -96,7 +94,7 @@ def measure(model: PackedModel, threads: int, turns: int) -> dict[str, Any]:
         for _, engine, _ in made:
             decode_rate(engine)
         for turn in range(turns):
-            bandwidths.append(read_bandwidth(buffer, pool, threads) / 1e9)
+            bandwidths.append(read_bandwidth(BUFFER_BYTES, threads, passes=3) / 1e9)
             for name, engine, _ in made if turn % 2 else made[::-1]:
                 rates[name]["decode"].append(round(decode_rate(engine), 3))
                 rates[name]["prefill"].append(round(prefill_rate(engine), 3))
