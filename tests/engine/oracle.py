@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from qwen_edge.engine.interface import Engine, EngineConfig, Logits, Row
 from qwen_edge.engine.native import NativeEngine
-from qwen_edge.model.packed import PackedModel, TensorInfo
+from qwen_edge.model.packed import PackedModel, TensorInfo, open_model
 from qwen_edge.model.synthetic import byte_tokenizer_json
 
+# Of the demo model's texts that the likeliest tokens are compared over.
+POSITIONS = 2000
 # Each is odd in another way: hidden 96, one KV head, a vocabulary that is no multiple of 16.
 SHAPES: dict[str, dict[str, Any]] = {
     "one-layer": {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 1,
@@ -163,3 +166,23 @@ def native_logits(packed: PackedModel, ids: list[int], **config: Any) -> np.ndar
 def relative_error(values: np.ndarray, truth: np.ndarray) -> float:
     """L2 norm of the difference over the L2 norm of the truth."""
     return float(np.linalg.norm(values - truth) / np.linalg.norm(truth))
+
+
+def set_weights(oracle: Qwen3ForCausalLM, weights: Mapping[str, np.ndarray]) -> None:
+    """Gives every parameter the weights of its name."""
+    with torch.no_grad():
+        for name, parameter in oracle.named_parameters():
+            parameter.data = torch.from_numpy(weights[name].copy()).reshape(parameter.shape)
+
+
+def agreement(path: Path, texts: Sequence[list[int]], truth: Sequence[np.ndarray]) -> list[float]:
+    """Shares of the positions whose likeliest token is the truth's, with fp32 and with INT8."""
+    shares = []
+    assert sum(map(len, texts)) >= POSITIONS
+    with open_model(path) as packed:
+        for options in ({"kv_type": "f32", "activations": "f32"}, {"kv_type": "f16"}):
+            ours = [native_logits(packed, ids, **options).argmax(1) for ids in texts]
+            pairs = zip(ours, truth, strict=True)
+            same = [a == b.argmax(1) for a, b in pairs]
+            shares.append(float(np.concatenate(same).mean()))
+    return shares

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from transformers import Qwen3ForCausalLM
@@ -11,7 +9,7 @@ from transformers import Qwen3ForCausalLM
 from qwen_edge.engine.generate import Generation
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
 from qwen_edge.engine.native import NativeEngine
-from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.models import demo_path
 from qwen_edge.text.chat_template import encode_chat
 from qwen_edge.text.tokenizer import Tokenizer
@@ -19,12 +17,6 @@ from tests.engine.oracle import oracle_of
 
 LENGTH = 64
 QUESTIONS = ["Hello!", "Who are you?", "What is 7 + 5?", "你好", "Tell me a short story."]
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[PackedModel]:
-    with open_model(demo_path()) as model:
-        yield model
 
 
 @pytest.fixture(scope="module")
