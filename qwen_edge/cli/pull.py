@@ -45,7 +45,7 @@ from qwen_edge.session.pull import (
     refuse_other,
     take_ready,
 )
-from qwen_edge.session.pull_files import READY
+from qwen_edge.session.pull_files import GGUF, READY
 from qwen_edge.session.pull_names import SOURCES, URL, Wanted, parse_wanted
 
 app = typer.Typer(
@@ -180,9 +180,20 @@ class _Request:
         if self.output is not None:
             return self.output
         title, bits = self.title(offer), self.making.bits
-        if offer.selection.kind == READY:
+        if self._keeps_name(offer):
             return store_path(title)
         return store_path(stored_name(title, DEFAULT_BITS if bits is None else bits))
+
+    def final_target(self, offer: Offer, downloaded: Path) -> Path:
+        """Where the model goes, now that its source is here."""
+        if self.output is not None or self._keeps_name(offer):
+            return self.expected_target(offer)
+        return default_output(downloaded, self.title(offer), self.making.bits)
+
+    def _keeps_name(self, offer: Offer) -> bool:
+        """Whether the file's name says already how the weights are stored."""
+        kind = offer.selection.kind
+        return kind == READY or (kind == GGUF and self.making.bits is None)
 
     def made_before(self) -> Path | None:
         """A model that was made of all that is wanted, as far as the source need not be asked."""
@@ -224,7 +235,7 @@ def _finish(request: _Request, offer: Offer, downloaded: Path) -> None:
         note("{size}, as it was published.", size=format_size(offer.selection.size))
         return
     title, making = request.title(offer), request.making
-    target = request.output or default_output(downloaded, title, making.bits)
+    target = request.final_target(offer, downloaded)
     request.check_free(target, offer)
     report_conversion(run_conversion(downloaded, target, title, making, offer.origin))
 

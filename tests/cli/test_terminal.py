@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qwen_edge.cli import answer_view, terminal
 from qwen_edge.cli.text_cells import cell_width, fitted, neutralized, padded
 from qwen_edge.errors import QwenEdgeError
+from qwen_edge.host.sizes import format_size
 
 
 class FakeTerminal(io.StringIO):
@@ -182,6 +183,16 @@ def test_progress_tells_share_amounts_and_time_left() -> None:
     assert line.startswith("Working [")
     assert " 25%  50 MB/200 MB  0:30" in line
     assert bar.line(500, 10, 100).count("100%") == 1
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_a_bar_with_speed_never_wraps(columns: int) -> None:
+    bar = terminal.progress("正在下载", 8 << 30, format_size, rate=True)
+    for speed in (None, 0.0, 1.0, 3e6, 1e12):
+        line = bar.line(1 << 30, 100.0, columns, speed)
+        assert cell_width(line) < columns
+        if columns >= 40 and speed is not None:
+            assert f"{format_size(round(speed))}/s" in line
 
 
 def test_progress_leaves_a_clean_line(screen: FakeTerminal) -> None:
