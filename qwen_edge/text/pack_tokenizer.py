@@ -23,9 +23,9 @@ PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-_HEADER = struct.Struct("<8s6I8Q")
+HEADER = struct.Struct("<8s6I8Q")
 _ALIGNMENT = 64
-_NO_TOKEN = 0xFFFFFFFF
+NO_TOKEN = 0xFFFFFFFF
 _MAX_VOCAB = 1 << 21
 _MAX_PROBES = 4096
 _WORD = 0xFFFFFFFF
@@ -170,7 +170,7 @@ def _added_tokens(definition: Mapping[str, object]) -> list[tuple[str, int, bool
     return found
 
 
-def _byte_alphabet() -> dict[int, str]:
+def byte_alphabet() -> dict[int, str]:
     """The printable characters that stand for the 256 bytes in a byte-level vocabulary.
 
     Printable Latin-1 stands for itself, the other bytes take U+0100 and up in order (GPT-2).
@@ -184,7 +184,7 @@ def _byte_alphabet() -> dict[int, str]:
 
 def _byte_ids(vocab: Mapping[str, int]) -> array[int]:
     ids = array("I")
-    for byte, character in sorted(_byte_alphabet().items()):
+    for byte, character in sorted(byte_alphabet().items()):
         if character not in vocab:
             _unsupported(f"no token for byte 0x{byte:02X}")
         ids.append(vocab[character])
@@ -201,7 +201,7 @@ def _tokens(
     contents = {content for content, _, _ in added}
     # What is not in the alphabet must not pass as Latin-1.
     to_latin = dict.fromkeys(range(256), 0xFFFF)
-    to_latin.update((ord(character), byte) for byte, character in _byte_alphabet().items())
+    to_latin.update((ord(character), byte) for byte, character in byte_alphabet().items())
     taken = bytearray(highest + 1)
     for text, id in vocab.items():
         if taken[id]:
@@ -255,7 +255,7 @@ def _merge_table(model: Mapping[str, object], vocab: Mapping[str, int]) -> tuple
         mixed = ((left ^ (right * 0x85EBCA6B & _WORD)) * 0x9E3779B1) & _WORD
         slot = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D & _WORD) >> shift
         probes = 0
-        while table[slot * 4] != _NO_TOKEN:
+        while table[slot * 4] != NO_TOKEN:
             if table[slot * 4] == left and table[slot * 4 + 1] == right:
                 break  # a repeated merge counts where it comes last
             slot = (slot + 1) & mask
@@ -284,13 +284,13 @@ def _assemble(
         for words in (offsets, byte_ids, merges, added_ids):
             words.byteswap()
     contents = (offsets, b"".join(tokens), flags, byte_ids, merges, added_ids)
-    blob = bytearray(_HEADER.size)
+    blob = bytearray(HEADER.size)
     places = []
     for content in contents:
         blob += bytes(-len(blob) % _ALIGNMENT)
         places.append(len(blob))
         blob += memoryview(content).cast("B")
-    _HEADER.pack_into(
+    HEADER.pack_into(
         blob,
         0,
         MAGIC,
