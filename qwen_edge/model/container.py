@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from reprlib import Repr
 from typing import Any, NamedTuple, NoReturn
 
 from qwen_edge.model.file_map import MappedFile
@@ -20,6 +21,8 @@ DTYPE_BYTES = {
     "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 _MOST_DIMENSIONS = 8
+_SHORT = Repr()
+_SHORT.maxtuple = 8
 _KNOWN_STARTS = (
     (b"GGUF", "it is a GGUF file"),
     (b"PK\x03\x04", "it is a zip archive or a PyTorch checkpoint"),
@@ -59,7 +62,9 @@ class Container(NamedTuple):
 
 def show(name: object) -> str:
     """Any text of a file, short and safe for a terminal."""
-    text = ascii(name)
+    # Cut before it is escaped: it may be as long as the file.
+    text = ascii(name[:80]) if isinstance(name, str) else _SHORT.repr(name)
+    text = text.encode("ascii", "backslashreplace").decode()
     return text if len(text) <= 80 else text[:77] + "..."
 
 

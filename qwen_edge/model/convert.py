@@ -13,6 +13,7 @@ from qwen_edge.errors import DamagedModelError, UsageError
 from qwen_edge.model.calibrated import Stored, walk
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.config import ORDERED, layer_orders
+from qwen_edge.model.gguf import open_gguf
 from qwen_edge.model.layout_choice import (
     Override,
     choose_layouts,
@@ -143,7 +144,7 @@ def convert(
             converted.finish()
             errors = converted.errors
             kept = sum(is_held(source.tensors[name], layouts[name]) for name in errors)
-            result = _summary(output, writer.size, errors, kept)
+            result = summarize(output, writer.size, errors, kept)
             writer.finish(_notes(layouts, result, method, adapters))
     return result
 
@@ -167,7 +168,7 @@ def stored_bits(path: Path, bits: int | None = None) -> int:
 
 def open_source(path: Path) -> Source:
     """Opens whatever can be converted; raises as ``convert`` does."""
-    return open_checkpoint(path)
+    return open_gguf(path) if path.is_file() else open_checkpoint(path)
 
 
 def _merge(
@@ -325,9 +326,10 @@ def _convert_slice(
     return packed, error
 
 
-def _summary(
+def summarize(
     output: Path, size: int, errors: Mapping[str, QuantizationError], kept: int
 ) -> Conversion:
+    """What was made, from the errors of its matrices by name."""
     worst = max(errors, key=lambda name: errors[name].relative)
     total = sum(errors.values(), QuantizationError())
     return Conversion(output, size, total, worst, errors[worst], kept, len(errors))

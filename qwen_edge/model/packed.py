@@ -32,7 +32,7 @@ from qwen_edge.model.container import (
     parse_json,
     show,
 )
-from qwen_edge.model.file_map import WILL_NEED, MappedFile
+from qwen_edge.model.file_map import DONT_NEED, WILL_NEED, MappedFile
 from qwen_edge.model.packed_header import (
     ALIGNMENT,
     FORMAT,
@@ -105,6 +105,10 @@ class PackedModel:
     def prefetch(self) -> None:
         """Asks the system to read the file ahead, without waiting for it."""
         self._file.advise(WILL_NEED)
+
+    def release(self, offset: int, nbytes: int) -> None:
+        """Gives pages of the file back: read once, they would count as the process's own."""
+        self._file.advise(DONT_NEED, offset, nbytes)
 
     def close(self) -> None:
         """Unmaps the file; a second call does nothing."""

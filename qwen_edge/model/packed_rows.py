@@ -1,0 +1,60 @@
+"""Rows of a model file's tensors, some whole tiles at a time: what exports read."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from qwen_edge.model.packed import PackedModel, TensorInfo
+from qwen_edge.quant.layout import TILE_ROWS, Layout
+from qwen_edge.quant.packing import Array, dequantize, unpack_codes
+
+Progress = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in all, and the tensor's name."""
+
+# fp32 in memory at a time.
+_SLICE_BYTES = 16 << 20
+
+
+class PackedRows(NamedTuple):
+    """Some rows of a tensor as they lie in the file.
+
+    Attributes:
+        layout: of these rows.
+        address: of their first byte.
+    """
+
+    layout: Layout
+    address: int
+
+    def floats(self, threads: int = 0) -> Array:
+        """fp32 [rows, cols]."""
+        values = (ctypes.c_float * (self.layout.rows * self.layout.cols))()
+        dequantize(self.layout, self.address, values, threads)
+        return values
+
+    def codes(self) -> tuple[Array, Array, Array | None]:
+        """Codes, scales and minimums, as ``pack_codes`` takes them."""
+        layout = self.layout
+        codes = (ctypes.c_uint8 * (layout.rows * layout.cols))()
+        scales = (ctypes.c_uint16 * (layout.rows * layout.groups))()
+        minimums = (ctypes.c_uint16 * len(scales))() if layout.has_min else None
+        unpack_codes(layout, self.address, codes, scales, minimums)
+        return codes, scales, minimums
+
+
+def slices(model: PackedModel, info: TensorInfo) -> Iterator[PackedRows]:
+    """The rows of a tensor, in slices of whole tiles; the pages behind are given back."""
+    layout, address = info.layout, model.address(info.name)
+    step = max(_SLICE_BYTES // (4 * layout.cols) // TILE_ROWS, 1) * TILE_ROWS
+    tile_bytes = layout.nbytes // layout.tiles if layout.packed else TILE_ROWS * _row_bytes(layout)
+    for begin in range(0, layout.rows, step):
+        part = layout.with_rows(min(step, layout.rows - begin))
+        offset = begin // TILE_ROWS * tile_bytes
+        yield PackedRows(part, address + offset)
+        model.release(info.offset + offset, part.nbytes)
+
+
+def _row_bytes(layout: Layout) -> int:
+    return layout.nbytes // layout.rows
