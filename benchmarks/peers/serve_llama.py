@@ -15,8 +15,11 @@ import llama_cpp as api
 from benchmarks.peers.pipe import serve
 
 FLASH = {"auto": -1, "off": 0, "on": 1}
-KV = {"f16": 1, "q8_0": 8, "q4_0": 2}
-FTYPES = {"q4_0": 2, "q4_k_m": 15}
+KV = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
+FTYPES = {
+    "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_m": 12, "q4_k_m": 15,
+    "q5_k_m": 17, "q6_k": 18, "iq4_nl": 25, "iq4_xs": 30,
+}  # fmt: skip
 
 
 class Handlers:
@@ -49,7 +52,8 @@ class Handlers:
         if not self.context:
             raise RuntimeError("llama.cpp made no context")
         self.memory = api.llama_get_memory(self.context)
-        self.vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self.model))
+        self.vocabulary = api.llama_model_get_vocab(self.model)
+        self.vocab = api.llama_vocab_n_tokens(self.vocabulary)
         self.batch_size = params.n_batch
         self.buffer = api.llama_batch_init(self.batch_size, 0, 1)
         self.cached = 0
@@ -154,8 +158,28 @@ class Handlers:
                 row = api.llama_get_logits_ith(self.context, 0)
                 file.write(ctypes.string_at(row, 4 * self.vocab))
 
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text in which control tokens count as such."""
+        data = text.encode()
+        room = (ctypes.c_int32 * (len(data) + 8))()
+        count = api.llama_tokenize(self.vocabulary, data, len(data), room, len(room), False, True)
+        return room[:count]
+
+    def greedy(self, ids: list[int], tokens: int) -> list[int]:
+        """The most likely token after the ids, ``tokens`` times over."""
+        api.llama_memory_clear(self.memory, True)
+        self.cached = 0
+        self._decode([(0, i, token, i == len(ids) - 1) for i, token in enumerate(ids)])
+        found: list[int] = []
+        while True:
+            logits = api.llama_get_logits_ith(self.context, -1)
+            found.append(max(range(self.vocab), key=logits[: self.vocab].__getitem__))
+            if len(found) == tokens:
+                return found
+            self._decode([(0, len(ids) + len(found) - 1, found[-1], True)])
+
     def quantize(self, source: str, output: str, kind: str, threads: int) -> None:
-        """llama-quantize: ``kind`` is q4_0 or q4_k_m, everything else as by default."""
+        """llama-quantize to one of FTYPES, everything else as by default."""
         params = api.llama_model_quantize_default_params()
         params.ftype = FTYPES[kind]
         params.nthread = threads
@@ -168,5 +192,8 @@ if __name__ == "__main__":
     silence = api.llama_log_callback(lambda *_: None)
     api.llama_log_set(silence, None)
     handlers = Handlers()
-    names = ("open", "prefill", "fill", "decode", "batch", "sample", "logits", "quantize")
+    names = (
+        "open", "prefill", "fill", "decode", "batch", "sample", "logits", "tokenize", "greedy",
+        "quantize",
+    )  # fmt: skip
     serve({name: getattr(handlers, name) for name in names})

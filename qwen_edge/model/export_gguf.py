@@ -54,7 +54,12 @@ class _Plan(NamedTuple):
 
 
 def export_gguf(
-    model: PackedModel, output: Path, *, threads: int = 0, progress: Progress | None = None
+    model: PackedModel,
+    output: Path,
+    *,
+    floats: str | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Writes a model as one GGUF file that llama.cpp runs, tokenizer and template included.
 
@@ -65,15 +70,19 @@ def export_gguf(
     Args:
         model: an open one.
         output: the file to make; replaced only when the new one is complete.
+        floats: ``f32``, ``f16`` or ``bf16`` for all matrices in that type, None for the above.
         threads: 0 for all cores.
         progress: called before each slice, and at the end with an empty name.
 
     Raises:
+        UsageError: ``floats`` is not offered.
         DamagedModelError: the model's tokenizer is damaged, or a weight is not finite.
         QwenEdgeError: the output cannot be written.
     """
     weights = {name: info for name, info in model.tensors.items() if name != TOKENIZER}
-    plans = {name: _plan(model, info) for name, info in weights.items()}
+    if floats not in (None, *_DENSE):
+        raise UsageError("The weights cannot be written as {type}.", type=floats)
+    plans = {name: _plan(model, info, floats) for name, info in weights.items()}
     tensors = {
         gguf_name(name): TensorPlan(plans[name].block, _shape(info))
         for name, info in weights.items()
@@ -104,8 +113,10 @@ def _shape(info: TensorInfo) -> tuple[int, ...]:
     return (info.cols,) if info.rows == 1 else (info.rows, info.cols)
 
 
-def _plan(model: PackedModel, info: TensorInfo) -> _Plan:
+def _plan(model: PackedModel, info: TensorInfo, floats: str | None) -> _Plan:
     layout = info.layout
+    if floats is not None and layout.rows > 1:
+        return _Plan(BY_NAME[_DENSE[floats]])
     if layout.type in _DENSE:
         return _Plan(BY_NAME[_DENSE[layout.type]])
     if layout.cols % 32:
@@ -140,8 +151,9 @@ def _blocks(rows: PackedRows, plan: _Plan, threads: int) -> bytes | bytearray:
         return ctypes.string_at(rows.address, layout.nbytes)
     output = bytearray(block.tensor_bytes(layout.rows, layout.cols))
     target = (ctypes.c_ubyte * len(output)).from_buffer(output)
-    if block.name == "F16":
-        quantize(Layout("f16", layout.rows, layout.cols), rows.floats(threads), "f32", target)
+    if block.name in _DENSE.values():
+        dense = Layout(block.name.lower(), layout.rows, layout.cols)
+        quantize(dense, rows.floats(threads), "f32", target)
         return output
     if plan.codes:
         codes, scales, minimums = rows.codes()
