@@ -15,23 +15,20 @@ from pathlib import Path
 
 from benchmarks.peers.pipe import Peer
 from benchmarks.peers.systems import ROOT, Place, default_place
+from qwen_edge.model.export_checkpoint import export_checkpoint
+from qwen_edge.model.export_gguf import export_gguf
+from qwen_edge.model.packed import open_model
 from qwen_edge.model.synthetic import make_synthetic
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 
 
-def _module(place: Place, part: str, module: str, *arguments: object) -> None:
-    command = [place.python(part), "-m", module, *map(str, arguments)]
-    subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
-
-
-def make_ggufs(place: Place, tokenizer: Path) -> None:
+def make_ggufs(place: Place) -> None:
     """Q4_0 bit for bit, and what llama.cpp's quantizer makes of the fp16 weights."""
-    for kind in ("q4_0", "f16"):
-        if not place.gguf(kind).exists():
-            module = "benchmarks.peers.gguf_file"
-            files = (place.qedge, tokenizer, place.gguf(kind))
-            _module(place, "llama", module, *files, "--type", kind)
+    with open_model(place.qedge) as model:
+        for kind, floats in (("q4_0", None), ("f16", "f16")):
+            if not place.gguf(kind).exists():
+                export_gguf(model, place.gguf(kind), floats=floats)
     command = [place.python("llama"), "-m", "benchmarks.peers.serve_llama"]
     cores = sorted(os.sched_getaffinity(0))
     with Peer(command, cores, ENVIRONMENT) as quantizer:
@@ -60,11 +57,11 @@ def main() -> None:
     if not place.qedge.exists():
         make_synthetic("qwen3-0.6b", place.qedge, tokenizer_json=tokenizer)
     if place.has("llama"):
-        make_ggufs(place, tokenizer)
+        make_ggufs(place)
     checkpoint = place.models / "hf"
-    if place.has("transformers") and not (checkpoint / "config.json").exists():
-        files = (place.qedge, tokenizer, checkpoint)
-        _module(place, "transformers", "benchmarks.peers.hf_checkpoint", *files)
+    if place.has("transformers") and not checkpoint.exists():
+        with open_model(place.qedge) as model:
+            export_checkpoint(model, checkpoint)
     if place.has("openvino") and not (place.models / "openvino").exists():
         export_openvino(place, checkpoint)
 

@@ -1,4 +1,4 @@
-"""``qwen-edge convert``: a checkpoint folder to one model file."""
+"""``qwen-edge convert``: a checkpoint or GGUF file to one model file, and back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ from qwen_edge.cli.convert_options import (
     check_target,
     default_output,
     report_conversion,
+    report_error,
     run_conversion,
 )
+from qwen_edge.cli.file_progress import file_progress
+from qwen_edge.cli.terminal import note, out
 from qwen_edge.errors import ModelNotFoundError, UsageError
+from qwen_edge.host.sizes import format_size
+from qwen_edge.model.export_checkpoint import export_checkpoint
+from qwen_edge.model.export_gguf import export_gguf
+from qwen_edge.model.packed import open_model
 from qwen_edge.quant.methods import BEST_CODEBOOK
+from qwen_edge.session.models import SUFFIX, resolve, store_path
 from qwen_edge.session.setting_table import SETTINGS, parse_value
+
+KINDS = ("gguf", "safetensors")
+DTYPES = ("bf16", "f16", "f32")
 
 app = typer.Typer(
     help="Turn a checkpoint into a model file.",
@@ -38,10 +49,11 @@ app = typer.Typer(
 
 @app.command()
 def convert_command(
-    directory: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            metavar="DIR", help="A Hugging Face checkpoint: config, tokenizer, safetensors."
+            metavar="SOURCE",
+            help="A folder with a Hugging Face checkpoint, or a GGUF file; with --to, a model.",
         ),
     ],
     output: Output = None,
@@ -69,24 +81,49 @@ def convert_command(
     calibration: Calibration = None,
     name: Name = None,
     threads: Threads = 0,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="KIND",
+            help="Turn a model file into gguf (for llama.cpp) or safetensors (for transformers).",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="With --to: all matrices as bf16, f16 or f32; safetensors has bf16 by default.",
+        ),
+    ] = None,
 ) -> None:
-    """Turn a checkpoint of a dense Qwen3 model into a model file.
+    """Turn a checkpoint or GGUF file of a dense Qwen3 model into a model file, or back.
 
     An existing FILE is replaced once the new one is complete; breaking off leaves it as it was.
     """
-    if not directory.is_dir():
-        raise ModelNotFoundError(
-            "There is no checkpoint folder {path}.",
-            "Give the folder that holds config.json and the safetensors files.",
-            path=directory,
-        )
     making = Making(bits, group, method, codebook, override, calibration, threads)
     making.checked()
+    if to is not None:
+        if bits is not None or name is not None or lora:
+            raise UsageError("--to takes neither --bits nor --name nor --lora.")
+        _export(source, to, output, dtype, threads)
+        return
+    if dtype is not None:
+        raise UsageError("--dtype goes with --to.")
+    path = _source(source)
     adapters = _adapters(lora or [], lora_scale or [])
-    title = name or "-".join(path.resolve().name for path in (directory, *(lora or ())))
-    target = output or default_output(directory, title, bits)
+    own = path.stem if path.is_file() else path.resolve().name
+    title = name or "-".join([own, *(adapter.resolve().name for adapter in lora or ())])
+    if output is not None:
+        target = output
+    elif path.is_file() and bits is None:
+        # A GGUF file's name says already how it was quantized.
+        target = store_path(title)
+    else:
+        target = default_output(path, title, bits)
     check_target(target)
-    report_conversion(run_conversion(directory, target, title, making, adapters=adapters))
+    report_conversion(run_conversion(path, target, title, making, adapters=adapters))
 
 
 def _adapters(paths: list[Path], scales: list[float]) -> list[tuple[Path, float]]:
@@ -101,3 +138,43 @@ def _adapters(paths: list[Path], scales: list[float]) -> list[tuple[Path, float]
         parse_value(SETTINGS["lora-scale"], str(scale), "--lora-scale")
     each = scales if len(scales) == len(paths) else (scales or [1.0]) * len(paths)
     return list(zip(paths, each, strict=True))
+
+
+def _source(source: str) -> Path:
+    path = Path(source)
+    if path.suffix == SUFFIX and path.is_file():
+        raise UsageError(
+            "{path} is a model file already.",
+            "`--to gguf` and `--to safetensors` turn it into something else.",
+            path=path,
+        )
+    if not path.exists():
+        raise ModelNotFoundError(
+            "There is no checkpoint folder or GGUF file {path}.",
+            "Give the folder that holds config.json and the safetensors files.",
+            path=path,
+        )
+    return path
+
+
+def _export(source: str, to: str, output: Path | None, dtype: str | None, threads: int) -> None:
+    """Writes a model as the file or folder of another program."""
+    if to not in KINDS:
+        raise UsageError("--to takes gguf or safetensors, not {value}.", value=to)
+    if dtype not in (None, *DTYPES):
+        raise UsageError("--dtype takes bf16, f16 or f32, not {value}.", value=dtype)
+    found = resolve(source)
+    target = output or Path(f"{found.name}.gguf" if to == "gguf" else found.name)
+    with open_model(found.path) as model, file_progress("Converting") as progress:
+        if to == "gguf":
+            made = export_gguf(model, target, floats=dtype, threads=threads, progress=progress)
+        else:
+            floats = dtype or "bf16"
+            made = export_checkpoint(
+                model, target, floats=floats, threads=threads, progress=progress
+            )
+    out(str(made.path))
+    if made.error.squared_error == 0:
+        note("{size}; every weight is what it was.", size=format_size(made.size))
+    else:
+        report_error(made)

@@ -177,6 +177,11 @@ def report_conversion(made: Conversion) -> None:
             kept=made.kept,
             matrices=made.matrices,
         )
+    report_error(made)
+
+
+def report_error(made: Conversion) -> None:
+    """Writes aside how large the result is, and what its weights are off by."""
     note(
         "{size}; the weights are off by {error:.2%} in all, by {worst:.2%} in {name}.",
         size=format_size(made.size),

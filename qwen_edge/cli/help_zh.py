@@ -105,14 +105,20 @@ HELP = {
     "Columns that share a scale.": "共用一个缩放系数的列数。",
     "Qwen3's tokenizer.json.": "Qwen3 的 tokenizer.json。",
     "Turn a checkpoint into a model file.": "把检查点转换为模型文件。",
-    "Turn a checkpoint of a dense Qwen3 model into a model file.\n\n"
+    "Turn a checkpoint or GGUF file of a dense Qwen3 model into a model file, or back.\n\n"
     "An existing FILE is replaced once the new one is complete; "
     "breaking off leaves it as it was.": (
-        "把稠密 Qwen3 模型的检查点转换为模型文件。\n\n"
+        "把稠密 Qwen3 模型的检查点或 GGUF 文件转换为模型文件，或反向转换。\n\n"
         "新文件完成后才会替换已有的文件；中途中断则保持原样。"
     ),
-    "A Hugging Face checkpoint: config, tokenizer, safetensors.": (
-        "Hugging Face 检查点：config、tokenizer、safetensors。"
+    "A folder with a Hugging Face checkpoint, or a GGUF file; with --to, a model.": (
+        "Hugging Face 检查点文件夹或 GGUF 文件；用 --to 时为模型。"
+    ),
+    "Turn a model file into gguf (for llama.cpp) or safetensors (for transformers).": (
+        "把模型文件转换为 gguf（用于 llama.cpp）或 safetensors（用于 transformers）。"
+    ),
+    "With --to: all matrices as bf16, f16 or f32; safetensors has bf16 by default.": (
+        "用 --to 时：所有矩阵写成 bf16、f16 或 f32；safetensors 默认为 bf16。"
     ),
     "The file to make; by default one among the models of this device.": (
         "要生成的文件；默认放入本设备的模型库。"

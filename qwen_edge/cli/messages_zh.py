@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qwen_edge.cli.bench_zh import BENCH
+from qwen_edge.cli.convert_zh import CONVERT
 from qwen_edge.cli.eval_zh import EVAL
 from qwen_edge.cli.findings_zh import FINDINGS
 from qwen_edge.cli.help_zh import HELP
@@ -167,8 +168,8 @@ _ERRORS = {
         "`qwen-edge models` 列出已有的模型，`qwen-edge pull` 可下载更多。"
     ),
     "{path} is a folder, not a .qedge model file.": "{path} 是文件夹，不是 .qedge 模型文件。",
-    "Convert a Hugging Face checkpoint with `qwen-edge convert`.": (
-        "请用 `qwen-edge convert` 转换 Hugging Face 检查点。"
+    "Convert a Hugging Face checkpoint or a GGUF file with `qwen-edge convert`.": (
+        "请用 `qwen-edge convert` 转换 Hugging Face 检查点或 GGUF 文件。"
     ),
     "The model file {path} cannot be read: {reason}.": "模型文件 {path} 无法读取：{reason}。",
     "Check the path and its permissions.": "请检查路径及其权限。",
@@ -464,5 +465,5 @@ _DOCTOR = {
     "{model} for this much RAM": "这样大的内存适合 {model}",
 }
 
-MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | EVAL | PULL | HELP
+MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | CONVERT | EVAL | PULL | HELP
 """English template -> Chinese template, with the same fields."""

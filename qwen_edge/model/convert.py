@@ -84,7 +84,8 @@ def convert(
     """Converts a dense Qwen3 model.
 
     Args:
-        path: a Hugging Face folder with config.json, tokenizer.json and safetensors weights.
+        path: a Hugging Face folder with config.json, tokenizer.json and safetensors weights, or
+            a GGUF file.
         output: the file to make; replaced only when the new one is complete.
         bits: of the weight matrices: 4, 8, or 16 for bf16. None takes quantized matrices over as
             they are, or in the nearest format, and floats to 4 bits. A matrix that is held in no
@@ -118,7 +119,7 @@ def convert(
         blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
         origin = _printable(origin) if origin else _origin(path)
         description = Description(
-            name=_printable(name or origin.rpartition("/")[2]),
+            name=_printable(name or origin.rpartition("/")[2].removesuffix(".gguf")),
             config=source.config,
             generation=source.generation,
             chat_template=source.chat_template,
@@ -221,7 +222,7 @@ def _token_ids(blob: bytes, text: str) -> list[int]:
 
 
 def _origin(directory: Path) -> str:
-    """The folder's name, or the repository's if it lies in the cache of huggingface_hub."""
+    """The source's name, or the repository's if it lies in the cache of huggingface_hub."""
     path = directory.resolve()
     repository = path.parent.parent.name
     if path.parent.name == "snapshots" and repository.startswith("models--"):

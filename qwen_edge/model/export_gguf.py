@@ -164,9 +164,7 @@ def _blocks(rows: PackedRows, plan: _Plan, threads: int) -> bytes | bytearray:
     else:
         codes, scales = _nearest(rows, threads)
         minimums, group = None, _Q8.group
-    from_codes(
-        block, codes, scales, minimums, layout.rows, layout.cols, group, target, threads
-    )
+    from_codes(block, codes, scales, minimums, layout.rows, layout.cols, group, target, threads)
     return output
 
 

@@ -116,9 +116,10 @@ def open_gguf(path: Path) -> GgufSource:
     files: list[MappedFile] = []
     try:
         header = _open(path, files)
+        others = _other_parts(path, header)
         _check_architecture(path, header)
         parts = {path: header}
-        for other in _other_parts(path, header):
+        for other in others:
             parts[other] = _open(other, files)
         return _read(path, parts, files)
     except ContainerError as error:
@@ -238,7 +239,7 @@ def _tensors(
         # A bias or an adapter that is left out would make another model.
         if name not in shapes:
             raise ContainerError(f"its tensor {show(name)} does not belong to a dense Qwen3 model")
-    quantized = any(entry.block.count > 1 for entry, _ in entries.values())
+    quantized = any(entry.block.width > 1 for entry, _ in entries.values())
     tensors: dict[str, SourceTensor] = {}
     for theirs, (name, shape) in shapes.items():
         if theirs not in entries:

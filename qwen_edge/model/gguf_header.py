@@ -222,8 +222,10 @@ def _tensor_info(cursor: _Cursor, alignment: int) -> _Info:
     if block is None:
         kind = UNREAD_TYPES.get(number, f"the type {number}")
         raise UnreadTypeError(f"its tensor {show(name)} is in {kind}, which is not read")
-    if shape[-1] % block.count:
-        raise ContainerError(f"its tensor {show(name)} is {shape}, not whole blocks of {block.name}")
+    if shape[-1] % block.width:
+        raise ContainerError(
+            f"its tensor {show(name)} is {shape}, not whole blocks of {block.name}"
+        )
     if offset % alignment:
         raise ContainerError(f"its tensor {show(name)} does not begin at a multiple of {alignment}")
     return _Info(name, shape, block, offset)

@@ -154,7 +154,7 @@ def _map(path: Path) -> MappedFile:
     except IsADirectoryError:
         raise DamagedModelError(
             "{path} is a folder, not a .qedge model file.",
-            "Convert a Hugging Face checkpoint with `qwen-edge convert`.",
+            "Convert a Hugging Face checkpoint or a GGUF file with `qwen-edge convert`.",
             path=path,
         ) from None
     except OSError as error:
@@ -180,7 +180,7 @@ def _read(file: MappedFile) -> Contents:
     except NotAContainerError as error:
         raise DamagedModelError(
             "{path} is not a .qedge model file: {problem}.",
-            "Convert a Hugging Face checkpoint with `qwen-edge convert`.",
+            "Convert a Hugging Face checkpoint or a GGUF file with `qwen-edge convert`.",
             path=file.path,
             problem=error,
         ) from None

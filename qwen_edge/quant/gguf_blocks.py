@@ -22,7 +22,7 @@ class BlockType(NamedTuple):
     Attributes:
         name: ggml's.
         number: ggml's.
-        count: weights of a block; rows are made of whole ones.
+        width: weights of a block; rows are made of whole ones.
         nbytes: of a block.
         held: our format with the same codes; its scales are fp16, too, or are rounded to it.
         nearest: our format to go to where there is none with the same codes.
@@ -30,14 +30,14 @@ class BlockType(NamedTuple):
 
     name: str
     number: int
-    count: int
+    width: int
     nbytes: int
     held: WeightFormat | None = None
     nearest: WeightFormat | None = None
 
     def tensor_bytes(self, rows: int, cols: int) -> int:
-        """Bytes of a matrix; ``cols`` is a multiple of ``count``."""
-        return rows * (cols // self.count) * self.nbytes
+        """Bytes of a matrix; ``cols`` is a multiple of ``width``."""
+        return rows * (cols // self.width) * self.nbytes
 
 
 BLOCK_TYPES: Mapping[int, BlockType] = {
@@ -97,7 +97,7 @@ def to_floats(
         block: their type.
         source: ``block.tensor_bytes(rows, cols)`` bytes, any alignment.
         rows: at least 1.
-        cols: a multiple of ``block.count``.
+        cols: a multiple of ``block.width``.
         output: [rows, cols] fp32.
         threads: 0 for all cores.
     """
@@ -130,7 +130,7 @@ def to_codes(
         block: their type.
         source: ``block.tensor_bytes(rows, cols)`` bytes, any alignment.
         rows: at least 1.
-        cols: a multiple of ``block.count``.
+        cols: a multiple of ``block.width``.
         codes: receives [rows, cols], a byte each.
         scales: receives [rows, cols / 32] fp16.
         minimums: likewise where the format has minimums.
@@ -195,4 +195,3 @@ def from_codes(
             block.tensor_bytes(rows, cols),
         )
     )
-

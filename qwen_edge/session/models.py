@@ -171,6 +171,14 @@ def _resolve_named(name: str, environ: Mapping[str, str] | None) -> FoundModel:
     if name.lower() == DEMO:
         return FoundModel(_demo_or_error(), DEMO)
     path = Path(os.path.expanduser(name))
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        raise ModelNotFoundError(
+            "{path} is a GGUF file, not a {suffix} file.",
+            "Convert it first: `qwen-edge convert {path} -o {stem}{suffix}`.",
+            path=path,
+            stem=path.stem,
+            suffix=SUFFIX,
+        )
     if path.is_file():
         return FoundModel(path, "path")
     if not _looks_like_path(name):

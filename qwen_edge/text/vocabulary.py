@@ -69,27 +69,26 @@ def padded(vocabulary: Vocabulary, count: int) -> Vocabulary:
 
 def tokenizer_json(vocabulary: Vocabulary) -> bytes:
     """A ``tokenizer.json`` of Qwen's kind: NFC, Qwen's splitting pattern, byte-level BPE."""
-    vocab: dict[str, int] = {}
-    added = []
-    for id, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True)):
-        if kind == Kind.NORMAL:
-            vocab[token] = id
-        elif kind != Kind.UNUSED:
-            added.append(
-                {
-                    "id": id,
-                    "content": token,
-                    "single_word": False,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": is_special(token, kind),
-                }
-            )
+    places = list(enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True)))
+    vocab = {token: id for id, (token, kind) in places if kind == Kind.NORMAL}
+    added = {token: id for id, (token, kind) in places if kind not in (Kind.NORMAL, Kind.UNUSED)}
     # The library counts the ids of added tokens on from the vocabulary's last one; any other id
     # is the token's only if the vocabulary has it, too.
-    if [token["id"] for token in added] != list(range(len(vocab), len(vocab) + len(added))):
-        vocab |= {token["content"]: token["id"] for token in added}
+    listed = vocab
+    if list(added.values()) != list(range(len(vocab), len(vocab) + len(added))):
+        listed = vocab | added
+    added_tokens = [
+        {
+            "id": id,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": is_special(token, vocabulary.kinds[id]),
+        }
+        for token, id in added.items()
+    ]
     split = {
         "type": "Split",
         "pattern": {"Regex": PATTERN},
@@ -103,7 +102,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> bytes:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": added_tokens,
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": byte_level,
@@ -117,7 +116,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> bytes:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": vocab,
+            "vocab": listed,
             "merges": [merge.split(" ") for merge in vocabulary.merges],
         },
     }

@@ -31,7 +31,7 @@ SCALES = {
     "MXFP4": (),
 }  # fmt: skip
 HALVES = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00, 0x2E66]
-BLOCKS = [block for block in BLOCK_TYPES.values() if block.count > 1]
+BLOCKS = [block for block in BLOCK_TYPES.values() if block.width > 1]
 HELD = [block for block in BLOCKS if block.held is not None]
 
 
@@ -60,7 +60,7 @@ def ggml(block: BlockType, data: Bytes) -> npt.NDArray[np.float32]:
 
 
 def ours(block: BlockType, data: Bytes, threads: int = 2) -> npt.NDArray[np.float32]:
-    rows, cols = len(data), data.shape[1] // block.nbytes * block.count
+    rows, cols = len(data), data.shape[1] // block.nbytes * block.width
     output = np.full(rows * cols + 2, np.float32(7.5))
     to_floats(block, data.ctypes.data, rows, cols, output.ctypes.data + 4, threads)
     assert output[0] == output[-1] == np.float32(7.5)
@@ -70,7 +70,7 @@ def ours(block: BlockType, data: Bytes, threads: int = 2) -> npt.NDArray[np.floa
 def take_apart(
     block: BlockType, data: Bytes
 ) -> tuple[Bytes, npt.NDArray[np.float16], npt.NDArray[np.float16]]:
-    rows, cols = len(data), data.shape[1] // block.nbytes * block.count
+    rows, cols = len(data), data.shape[1] // block.nbytes * block.width
     codes = np.empty((rows, cols), np.uint8)
     scales = np.empty((rows, cols // 32), np.float16)
     minimums = np.zeros_like(scales)
@@ -86,7 +86,7 @@ def put_together(
     minimums: npt.NDArray[np.float16] | None = None,
 ) -> Bytes:
     rows, cols = codes.shape
-    output = np.zeros((rows, cols // block.count * block.nbytes), np.uint8)
+    output = np.zeros((rows, cols // block.width * block.nbytes), np.uint8)
     from_codes(block, np.ascontiguousarray(codes).ctypes.data, scales.ctypes.data,
                None if minimums is None else minimums.ctypes.data, rows, cols,
                cols // scales.shape[1], output.ctypes.data, 2)  # fmt: skip
@@ -100,7 +100,7 @@ def test_the_table_has_ggmls_numbers_and_sizes() -> None:
     assert {n: known[n] for n in UNREAD_TYPES if n in known}.items() <= UNREAD_TYPES.items()
     for block in BLOCK_TYPES.values():
         sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[block.name]]
-        assert sizes == (block.count, block.nbytes), block.name
+        assert sizes == (block.width, block.nbytes), block.name
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=ids)
@@ -154,7 +154,7 @@ def test_codes_are_those_of_the_blocks(block: BlockType) -> None:
     values = codes.view(np.int8).astype(np.float32) if levels is None else levels
     spread = [np.repeat(part.astype(np.float32), 32, 1) for part in (scales, minimums)]
     found, expected = values * spread[0] + spread[1], ggml(block, data)
-    if block.count == 32:
+    if block.width == 32:
         assert np.array_equal(found, expected)
     else:
         error = np.linalg.norm(found - expected) / np.linalg.norm(expected)

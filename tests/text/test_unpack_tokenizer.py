@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tokenizers
 
-from qwen_edge.errors import DamagedModelError, QwenEdgeError
+from qwen_edge.errors import DamagedModelError
 from qwen_edge.text.pack_tokenizer import pack_tokenizer
 from qwen_edge.text.unpack_tokenizer import unpack_tokenizer
 from qwen_edge.text.vocabulary import Kind, Vocabulary, padded, tokenizer_json
@@ -75,8 +75,7 @@ def test_damaged_blobs_are_refused_or_read(small_definition: dict[str, Any]) -> 
             )
         try:
             unpack_tokenizer(bytes(damaged[: numbers.choice([len(packed), 5000])]))
-        except QwenEdgeError as error:
-            assert isinstance(error, DamagedModelError)
+        except DamagedModelError:
             refused += 1
     assert refused > 100
     with pytest.raises(DamagedModelError):
