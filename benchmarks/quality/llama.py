@@ -6,22 +6,23 @@ here on the calibration text with transformers and handed to ``llama_model_quant
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import gguf
 import numpy as np
 import torch
 from gguf.quants import dequantize
 
-from benchmarks.peers.gguf_file import add_shape, add_tokenizer, ggml_name
 from benchmarks.quality.subjects import LENGTH, Subject
-from qwen_edge.model.convert import open_source
+from qwen_edge.model.convert import convert
+from qwen_edge.model.export_gguf import export_gguf
+from qwen_edge.model.gguf_names import gguf_name
+from qwen_edge.model.packed import open_model
+from qwen_edge.quant.layout import WeightFormat
 
 CASES: dict[str, tuple[str, bool, bool]] = {
     "llama.cpp Q4_0": ("Q4_0", False, False),
@@ -55,7 +56,7 @@ def importance(subject: Subject, calibration: str) -> dict[str, np.ndarray]:
             model(torch.tensor([ids[begin : begin + LENGTH]]))
     tied = model.config.tie_word_embeddings
     return {
-        ggml_name(
+        gguf_name(
             "model.embed_tokens.weight" if tied and name == "lm_head" else f"{name}.weight"
         ): (squares / len(ids)).numpy()
         for name, squares in sums.items()
@@ -64,18 +65,10 @@ def importance(subject: Subject, calibration: str) -> dict[str, np.ndarray]:
 
 def write_floats(subject: Subject, path: Path) -> None:
     """The checkpoint as GGUF in fp32."""
-    with open_source(subject.folder) as source:
-        config = source.config
-    writer = gguf.GGUFWriter(path, "qwen3")
-    add_shape(writer, SimpleNamespace(config=config, name=subject.name), gguf.LlamaFileType.ALL_F32)
-    definition = json.loads((subject.folder / "tokenizer.json").read_bytes())
-    add_tokenizer(writer, definition, config.vocab_size)
-    for name, values in subject.weights().items():
-        writer.add_tensor(ggml_name(name), values.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    packed = path.with_suffix(".qedge")
+    convert(subject.folder, packed, overrides=[("*", WeightFormat("f32", 0, False, ()))])
+    with open_model(packed) as model:
+        export_gguf(model, path)
 
 
 def read_weights(path: Path, names: Mapping[str, str]) -> tuple[dict[str, torch.Tensor], float]:
@@ -96,7 +89,7 @@ class Llama:
 
     def __init__(self, subject: Subject, python: Path, calibration: str) -> None:
         self._python = python
-        self._names = {ggml_name(name): name for name in subject.weights()}
+        self._names = {gguf_name(name): name for name in subject.weights()}
         self._folder = tempfile.TemporaryDirectory()
         self._path = Path(self._folder.name)
         write_floats(subject, self._path / "f32.gguf")
