@@ -21,7 +21,6 @@ from qwen_edge.model.replacing_folder import ReplacingFolder
 from qwen_edge.model.safetensors_reader import SINGLE
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.layout import DENSE_BYTES, Layout
-from qwen_edge.quant.packing import measure_error
 from qwen_edge.quant.round_to_nearest import quantize
 from qwen_edge.text.unpack_tokenizer import unpack_tokenizer
 from qwen_edge.text.vocabulary import Kind, Vocabulary, is_special, tokenizer_json
@@ -126,9 +125,7 @@ def _floats(rows: PackedRows, floats: str, threads: int) -> tuple[bytearray, Qua
     dense = Layout(floats, layout.rows, layout.cols)
     output = bytearray(dense.nbytes)
     target = (ctypes.c_ubyte * len(output)).from_buffer(output)
-    quantize(dense, rows.floats(threads), "f32", target)
-    # The other way round would count rows as wrong that only their new type cannot tell apart.
-    return output, measure_error(layout, rows.address, target, floats, threads)
+    return output, quantize(dense, rows.floats(threads), "f32", target)
 
 
 def _json(table: Mapping[str, Any]) -> bytes:

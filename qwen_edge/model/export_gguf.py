@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwen_edge.errors import UsageError
-from qwen_edge.model.config import ARCHITECTURE
+from qwen_edge.model.config import ARCHITECTURE, tensor_shapes
 from qwen_edge.model.convert import Conversion, summarize
 from qwen_edge.model.gguf_metadata import (
     ADD_BOS,
@@ -28,7 +28,7 @@ from qwen_edge.model.gguf_names import gguf_name
 from qwen_edge.model.gguf_writer import GgufWriter, TensorPlan, Value
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.model.packed_header import TOKENIZER
-from qwen_edge.model.packed_rows import PackedRows, Progress, slices
+from qwen_edge.model.packed_rows import PackedRows, Progress, column_order, slices
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.gguf_blocks import BY_NAME, BlockType, from_codes, to_floats
 from qwen_edge.quant.layout import FP4, INT4, IQ4_NL, UINT4, Layout, WeightFormat
@@ -64,8 +64,9 @@ def export_gguf(
     """Writes a model as one GGUF file that llama.cpp runs, tokenizer and template included.
 
     INT4 becomes Q4_0, INT4 with minimums Q4_1, IQ4_NL and FP4 with powers of two as scales IQ4_NL
-    and MXFP4, INT8 and all other codebooks Q8_0: all of these exactly. What else there is goes to
-    the nearest Q8_0, or to F16 where rows are not made of whole groups of 32.
+    and MXFP4, INT8 and all other codebooks Q8_0: all of these exactly. Zero points become minimums
+    of Q4_1, rounded to fp16. What else there is, columns in another order say, goes to the nearest
+    Q8_0, or to F16 where rows are not made of whole groups of 32.
 
     Args:
         model: an open one.
@@ -79,7 +80,7 @@ def export_gguf(
         DamagedModelError: the model's tokenizer is damaged, or a weight is not finite.
         QwenEdgeError: the output cannot be written.
     """
-    weights = {name: info for name, info in model.tensors.items() if name != TOKENIZER}
+    weights = {name: model.tensors[name] for name in tensor_shapes(model.config)}
     if floats not in (None, *_DENSE):
         raise UsageError("The weights cannot be written as {type}.", type=floats)
     plans = {name: _plan(model, info, floats) for name, info in weights.items()}
@@ -96,8 +97,8 @@ def export_gguf(
             for rows in slices(model, info):
                 if progress:
                     progress(done, total, name)
-                blocks = _blocks(rows, plans[name], threads)
-                error += _error(rows, plans[name].block, blocks, threads)
+                blocks, slice_error = _blocks(rows, plans[name], threads)
+                error += slice_error
                 writer.write(gguf_name(name), blocks)
                 done += memoryview(blocks).nbytes
             if info.rows > 1:
@@ -121,13 +122,13 @@ def _plan(model: PackedModel, info: TensorInfo, floats: str | None) -> _Plan:
         return _Plan(BY_NAME[_DENSE[layout.type]])
     if layout.cols % 32:
         return _Plan(BY_NAME["F16"])
-    if layout == WeightFormat("q4", layout.group, True, UINT4).layout(layout.rows, layout.cols):
-        return _Plan(BY_NAME["Q4_1"], True)
-    codebook = layout.codebook
-    if layout != WeightFormat(layout.type, layout.group, False, codebook).layout(
-        layout.rows, layout.cols
-    ):
+    form = WeightFormat(layout.type, layout.group, layout.has_min, layout.codebook, layout.has_zero)
+    known = layout == form.layout(layout.rows, layout.cols)
+    if not known or column_order(model, info.name) is not None:
         return _Plan(BY_NAME["Q8_0"])
+    codebook = layout.codebook
+    if layout.has_min:
+        return _Plan(BY_NAME["Q4_1"], True) if codebook == UINT4 else _Plan(BY_NAME["Q8_0"])
     if codebook in (INT4, IQ4_NL):
         return _Plan(BY_NAME["Q4_0" if codebook == INT4 else "IQ4_NL"], True)
     if codebook == FP4 and _fits_mxfp4(model, info):
@@ -144,46 +145,39 @@ def _fits_mxfp4(model: PackedModel, info: TensorInfo) -> bool:
     return True
 
 
-def _blocks(rows: PackedRows, plan: _Plan, threads: int) -> bytes | bytearray:
-    """The bytes of some rows in the planned type."""
+def _blocks(
+    rows: PackedRows, plan: _Plan, threads: int
+) -> tuple[bytes | bytearray, QuantizationError]:
+    """The bytes of some rows in the planned type, and what they are off by."""
     layout, block = rows.layout, plan.block
-    if _DENSE.get(layout.type) == block.name:
-        return ctypes.string_at(rows.address, layout.nbytes)
     output = bytearray(block.tensor_bytes(layout.rows, layout.cols))
     target = (ctypes.c_ubyte * len(output)).from_buffer(output)
     if block.name in _DENSE.values():
         dense = Layout(block.name.lower(), layout.rows, layout.cols)
-        quantize(dense, rows.floats(threads), "f32", target)
-        return output
-    if plan.codes:
-        codes, scales, minimums = rows.codes()
-        group = layout.group
-        if block.name == "Q8_0" and layout.codebook:
-            values = bytes(value & 255 for value in layout.codebook)
-            codes = bytes(codes).translate(values.ljust(256, b"\0"))
-    else:
-        codes, scales = _nearest(rows, threads)
-        minimums, group = None, _Q8.group
-    from_codes(block, codes, scales, minimums, layout.rows, layout.cols, group, target, threads)
-    return output
+        return output, quantize(dense, rows.floats(threads), "f32", target)
+    if not plan.codes:
+        nearest = _Q8.layout(layout.rows, layout.cols)
+        packed = (ctypes.c_ubyte * nearest.nbytes)()
+        error = quantize(nearest, rows.floats(threads), "f32", packed, threads=threads)
+        _put_together(PackedRows(nearest, ctypes.addressof(packed)), block, target, threads)
+        return output, error
+    _put_together(rows, block, target, threads)
+    values = (ctypes.c_float * (layout.rows * layout.cols))()
+    to_floats(block, target, layout.rows, layout.cols, values, threads)
+    return output, measure_error(layout, rows.address, values, "f32", threads)
 
 
-def _nearest(rows: PackedRows, threads: int) -> tuple[Array, Array]:
-    """Codes and scales of the nearest INT8."""
-    layout = _Q8.layout(rows.layout.rows, rows.layout.cols)
-    packed = (ctypes.c_ubyte * layout.nbytes)()
-    quantize(layout, rows.floats(threads), "f32", packed, threads=threads)
-    codes, scales, _ = PackedRows(layout, ctypes.addressof(packed)).codes()
-    return codes, scales
-
-
-def _error(
-    rows: PackedRows, block: BlockType, blocks: bytes | bytearray, threads: int
-) -> QuantizationError:
-    """What a reader of the file will be off by."""
-    values = (ctypes.c_float * (rows.layout.rows * rows.layout.cols))()
-    to_floats(block, bytes(blocks), rows.layout.rows, rows.layout.cols, values, threads)
-    return measure_error(rows.layout, rows.address, values, "f32", threads)
+def _put_together(rows: PackedRows, block: BlockType, target: Array, threads: int) -> None:
+    """Makes blocks of the rows' own codes."""
+    layout = rows.layout
+    codes, scales, minimums = rows.codes()
+    if block.name == "Q8_0" and layout.codebook:
+        values = bytes(value & 255 for value in layout.codebook)
+        codes = bytes(codes).translate(values.ljust(256, b"\0"))
+    from_codes(
+        block, codes, scales, minimums, layout.rows, layout.cols, layout.group, target, threads,
+        zeros=layout.has_zero,
+    )  # fmt: skip
 
 
 def _metadata(model: PackedModel, plans: Mapping[str, _Plan]) -> dict[str, Value]:

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "no_contraction.h"
 // From here on, products and sums are not contracted.
@@ -231,7 +232,8 @@ QE_API int32_t qe_gguf_to_codes(int32_t type, const void* source, uint64_t bytes
 
 QE_API int32_t qe_gguf_from_codes(int32_t type, const uint8_t* codes, const uint16_t* scales,
                                   const uint16_t* minimums, int64_t rows, int64_t cols,
-                                  int64_t group, int32_t threads, void* output, uint64_t bytes) {
+                                  int64_t group, int32_t has_zero, int32_t threads, void* output,
+                                  uint64_t bytes) {
   return qe::guarded([&] {
     const qe::BlockWriter writer = qe::writer_of(type);
     qe::check_shape(rows, cols, 32, writer.bytes, bytes);
@@ -247,9 +249,28 @@ QE_API int32_t qe_gguf_from_codes(int32_t type, const uint8_t* codes, const uint
       uint8_t* to = static_cast<uint8_t*>(output) + row * blocks * writer.bytes;
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t g = row * groups + b * 32 / group;
-        writer.write(codes + row * cols + b * 32, scales[g], writer.has_min ? minimums[g] : 0,
-                     to + b * writer.bytes);
+        uint16_t minimum = writer.has_min ? minimums[g] : 0;
+        if (has_zero != 0) {
+          minimum = qe::float_to_half(-qe::half_to_float(minimum) * qe::half_to_float(scales[g]));
+        }
+        writer.write(codes + row * cols + b * 32, scales[g], minimum, to + b * writer.bytes);
       }
+    });
+  });
+}
+
+QE_API int32_t qe_restore_columns(const float* values, const int32_t* order, int64_t rows,
+                                  int64_t cols, int32_t threads, float* output) {
+  return qe::guarded([&] {
+    std::vector<bool> seen(static_cast<size_t>(cols));
+    for (int64_t c = 0; c < cols; ++c) {
+      if (order[c] < 0 || order[c] >= cols || seen[static_cast<size_t>(order[c])]) {
+        throw qe::Error(qe::kFormat, "a column order is not a permutation");
+      }
+      seen[static_cast<size_t>(order[c])] = true;
+    }
+    qe::parallel_for(rows, threads, qe::kGrain, [&](int64_t row) {
+      for (int64_t c = 0; c < cols; ++c) output[row * cols + order[c]] = values[row * cols + c];
     });
   });
 }

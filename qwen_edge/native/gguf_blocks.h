@@ -43,8 +43,14 @@ QE_API int32_t qe_gguf_to_codes(int32_t type, const void* source, uint64_t bytes
                                 int64_t cols, int32_t threads, uint8_t* codes, uint16_t* scales,
                                 uint16_t* minimums);
 // Makes blocks of Q4_0, Q4_1, IQ4_NL, MXFP4 or Q8_0 of codes [rows][cols] and of scales and
-// minimums [rows][cols / group], each of which serves group / 32 blocks. Fails with kArgument on a
-// scale that MXFP4 does not hold: its scales are powers of two, and zero.
+// minimums [rows][cols / group], each of which serves group / 32 blocks. With has_zero the minimums
+// are zero points, which Q4_1 takes multiplied and rounded to fp16. Fails with kArgument on a scale
+// that MXFP4 does not hold: its scales are powers of two, and zero.
 QE_API int32_t qe_gguf_from_codes(int32_t type, const uint8_t* codes, const uint16_t* scales,
                                   const uint16_t* minimums, int64_t rows, int64_t cols,
-                                  int64_t group, int32_t threads, void* output, uint64_t bytes);
+                                  int64_t group, int32_t has_zero, int32_t threads, void* output,
+                                  uint64_t bytes);
+// Puts columns back into their own order: output[r][order[c]] = values[r][c]. Fails with kFormat
+// where the order is not a permutation.
+QE_API int32_t qe_restore_columns(const float* values, const int32_t* order, int64_t rows,
+                                  int64_t cols, int32_t threads, float* output);

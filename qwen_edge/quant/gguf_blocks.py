@@ -83,8 +83,9 @@ def _library() -> ctypes.CDLL:
         integer, pointer, size, long, long, integer, pointer, pointer, pointer,
     ]  # fmt: skip
     library.qe_gguf_from_codes.argtypes = [
-        integer, pointer, pointer, pointer, long, long, long, integer, pointer, size,
+        integer, pointer, pointer, pointer, long, long, long, integer, integer, pointer, size,
     ]  # fmt: skip
+    library.qe_restore_columns.argtypes = [pointer, pointer, long, long, integer, pointer]
     return library
 
 
@@ -164,6 +165,8 @@ def from_codes(
     group: int,
     output: Array,
     threads: int = 0,
+    *,
+    zeros: bool = False,
 ) -> None:
     """Makes blocks of Q4_0, Q4_1, IQ4_NL, MXFP4 or Q8_0 of codes, as they are.
 
@@ -177,6 +180,7 @@ def from_codes(
         group: 32, 64 or 128.
         output: receives ``block.tensor_bytes(rows, cols)`` bytes.
         threads: 0 for all cores.
+        zeros: whether the minimums are zero points; multiplied, they are rounded to fp16.
 
     Raises:
         UsageError: a scale for MXFP4 is neither a power of two nor zero.
@@ -190,8 +194,28 @@ def from_codes(
             rows,
             cols,
             group,
+            int(zeros),
             usable_threads(threads),
             output,
             block.tensor_bytes(rows, cols),
         )
     )
+
+
+def restore_columns(
+    values: Array, order: Array, rows: int, cols: int, output: Array, threads: int = 0
+) -> None:
+    """Puts the columns of a matrix that was stored in another order back into their own.
+
+    Args:
+        values: [rows, cols] fp32.
+        order: [cols] int32, which column is at each place.
+        rows: at least 1.
+        cols: likewise.
+        output: receives [rows, cols] fp32.
+        threads: 0 for all cores.
+
+    Raises:
+        DamagedModelError: the order is not a permutation.
+    """
+    check(_library().qe_restore_columns(values, order, rows, cols, usable_threads(threads), output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from qwen_edge.errors import UsageError
+from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.config import GenerationDefaults, tensor_shapes
 from qwen_edge.model.convert import convert
 from qwen_edge.model.export_checkpoint import export_checkpoint
@@ -26,7 +28,8 @@ from qwen_edge.quant.packing import pack_codes
 from qwen_edge.session.models import demo_path
 from qwen_edge.text.pack_tokenizer import pack_tokenizer
 from tests.engine.oracle import dequantize, native_logits, raw_bytes
-from tests.model.files import TINY, with_header
+from tests.model.files import TINY, random_weights, with_header
+from tests.model.grouped import Kind, write_quantized
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 from gguf.quants import dequantize as ggml_dequantize  # noqa: E402
@@ -354,3 +357,29 @@ def test_damaged_tokenizers_are_refused(tmp_path: Path) -> None:
         for export in (export_gguf, export_checkpoint):
             with pytest.raises(DamagedModelError, match="tokenizer is damaged"):
                 export(m, tmp_path / "out")
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+def test_zero_points_and_column_orders(act_order: bool, tmp_path: Path) -> None:
+    kind = Kind(act_order=act_order, symmetric=False)
+    truth = write_quantized(tmp_path / "gptq", TINY, random_weights(TINY), kind)
+    path = tmp_path / "a.qedge"
+    convert(tmp_path / "gptq", path, tokenizer=tokenizer())
+    with open_model(path) as model:
+        assert any(name.endswith(".order") for name in model.tensors) == act_order
+        made = export_gguf(model, tmp_path / "a.gguf")
+        export_checkpoint(model, tmp_path / "hf", floats="f32")
+    found, kinds, _ = read_gguf(tmp_path / "a.gguf")
+    assert kinds == ({"Q8_0"} if act_order else {"Q4_1", "Q8_0"})
+    assert 0 < made.error.relative < 0.01
+    with open_checkpoint(tmp_path / "hf") as source:
+        for name, values in truth.items():
+            if not name.endswith("_proj.weight"):
+                continue
+            rows = source.tensors[name].floats(0, values.shape[0])
+            stored = np.ctypeslib.as_array(
+                (ctypes.c_float * values.size).from_address(rows.data)
+            ).reshape(values.shape)
+            assert np.array_equal(stored, values), name
+            error = np.linalg.norm(found[name] - values) / np.linalg.norm(values)
+            assert error < (0.01 if act_order else 2**-10), name
