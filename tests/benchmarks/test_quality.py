@@ -9,17 +9,10 @@ import torch
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 from gguf.quants import dequantize, quantize  # noqa: E402
 
-<<<<<<< HEAD
-from benchmarks.peers.gguf_file import ggml_name  # noqa: E402
-from benchmarks.quality.llama import importance, read_weights, write_floats  # noqa: E402
-from benchmarks.quality.score import Scorer  # noqa: E402
-from benchmarks.quality.subjects import Subject  # noqa: E402
-=======
 from benchmarks.quality.llama import importance, read_weights, write_floats  # noqa: E402
 from benchmarks.quality.score import Scorer  # noqa: E402
 from benchmarks.quality.subjects import Subject  # noqa: E402
 from qwen_edge.model.gguf_names import gguf_name  # noqa: E402
->>>>>>> 6e796b6 (Exports put columns back into their own order and turn zero points into minimums)
 from tests.engine.oracle import SHAPES, random_model, save_checkpoint  # noqa: E402
 
 
@@ -34,11 +27,7 @@ def subject(tmp_path):
 
 def test_the_floats_are_written_as_they_are(subject, tmp_path):
     write_floats(subject, tmp_path / "f32.gguf")
-<<<<<<< HEAD
-    names = {ggml_name(name): name for name in subject.weights()}
-=======
     names = {gguf_name(name): name for name in subject.weights()}
->>>>>>> 6e796b6 (Exports put columns back into their own order and turn zero points into minimums)
     weights, bits = read_weights(tmp_path / "f32.gguf", names)
     assert bits == 32
     assert weights.keys() == {k for k, v in subject.weights().items() if v.ndim == 2}
@@ -63,11 +52,7 @@ def test_bits_and_values_of_a_quantized_file(tmp_path):
 
 def test_importance_has_every_matrix(subject):
     found = importance(subject, "some text to calibrate with")
-<<<<<<< HEAD
-    shapes = {ggml_name(k): v.shape[1] for k, v in subject.weights().items() if v.ndim == 2}
-=======
     shapes = {gguf_name(k): v.shape[1] for k, v in subject.weights().items() if v.ndim == 2}
->>>>>>> 6e796b6 (Exports put columns back into their own order and turn zero points into minimums)
     assert {name: values.size for name, values in found.items()} == shapes
     assert all((values > 0).all() for values in found.values())
 
