@@ -191,6 +191,18 @@ def test_one_of_several_files_must_be_named(hub: HubServer, tmp_path: Path) -> N
     assert "b.gguf" in result.stderr
 
 
+def test_a_gguf_file_is_converted(hub: HubServer, tmp_path: Path) -> None:
+    exported = tmp_path / "Demo-Q4.gguf"
+    assert run("convert", "demo", "--to", "gguf", "-o", exported, home=tmp_path).returncode == 0
+    hub.files = {exported.name: exported.read_bytes(), "README.md": b"x"}
+    result = pull(hub, tmp_path, f"{REPO}:q4")
+    assert (result.returncode, result.stdout) == (0, f"{model_file(tmp_path, 'Demo-Q4')}\n")
+    assert downloads(tmp_path) == []
+    with open_model(model_file(tmp_path, "Demo-Q4")) as model:
+        assert model.source == f"{REPO}:Demo-Q4.gguf"
+    assert "here already" in pull(hub, tmp_path, REPO).stderr
+
+
 def test_a_dry_run_downloads_nothing(hub: HubServer, tmp_path: Path) -> None:
     result = pull(hub, tmp_path, REPO, "--dry-run")
     assert result.returncode == 0
