@@ -92,7 +92,7 @@ def reading(place: Place, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def writing(place: Place, folder: Path) -> dict[str, object]:
-    """How many prompts have equal ids, and equal greedy continuations."""
+    """How many prompts have equal ids, and equal greedy answers."""
     file = folder / "demo.gguf"
     with open_model(demo_path()) as model:
         made = export_gguf(model, file)
@@ -108,12 +108,16 @@ def writing(place: Place, folder: Path) -> dict[str, object]:
                 equal_ids += peer.ask("tokenize", text=prompt) == ids
                 engine.truncate(0)
                 sampling = SamplingParams(temperature=0.0)
-                steps = Generation(engine, ids, sampling, max_tokens=GREEDY, stop_ids=())
-                equal_texts += peer.ask("greedy", ids=ids, tokens=GREEDY) == [s.id for s in steps]
+                stops = model.generation.stop_ids
+                steps = Generation(engine, ids, sampling, max_tokens=GREEDY, stop_ids=stops)
+                theirs = peer.ask("greedy", ids=ids, tokens=GREEDY)
+                end = next((i for i, token in enumerate(theirs) if token in stops), GREEDY)
+                ours = [step.id for step in steps if step.id not in stops]
+                equal_texts += theirs[:end] == ours
     return {
         "prompts": len(QUESTIONS),
         "equal_ids": equal_ids,
-        "equal_continuations": equal_texts,
+        "equal_answers": equal_texts,
         "tokens": GREEDY,
         "weights_off": made.error.as_dict()["relative"],
     }
