@@ -1,10 +1,11 @@
 """What an adapter costs: decode and prefill beside one on all seven projections, over without.
 
-    python -m benchmarks.lora MODEL.qedge [--threads 2] [--turns 7] [--output FILE.json]
+    python -m benchmarks.lora MODEL.qedge [--threads 2] [--turns 40] [--output FILE.json]
 
 Random adapters of each rank are made, loaded by an engine each, and measured in turn with an engine
-that has none: a turn is a prefill of 512 tokens and 32 decode steps of each engine, the order
-turned around every time, with the read bandwidth measured beside it. Ratios are turn by turn. Needs
+that has none: a turn is a prefill of 128 tokens and 8 decode steps of each engine, short enough for
+a machine that changes its speed to have about one speed in it, the order turned around every time.
+Ratios are turn by turn. The read bandwidth is measured before, in the middle and behind. Needs
 numpy.
 """
 
@@ -21,17 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed import BUFFER_BYTES, PREFILL, decode_rate, prefill_rate
+from benchmarks.speed import BUFFER_BYTES
 from benchmarks.spread import paired_ratio, spread
 from qwen_edge.engine.adapter import adapter_bytes
 from qwen_edge.engine.bandwidth import read_bandwidth
-from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.engine.interface import EngineConfig, Row
 from qwen_edge.engine.native import NativeEngine, isa_name
 from qwen_edge.model.adapter import PROJECTIONS, SETTINGS, WEIGHTS, open_adapter
 from qwen_edge.model.config import tensor_shapes
 from qwen_edge.model.packed import ModelConfig, PackedModel, open_model
 
 RANKS = (8, 16, 64)
+PREFILL, DECODE = 128, 8
 WITHOUT = "none"
 
 
@@ -65,7 +67,7 @@ def engines(
     model: PackedModel, threads: int, folder: Path, stack: contextlib.ExitStack
 ) -> Iterator[tuple[str, NativeEngine, dict[str, float]]]:
     """An engine without an adapter, and one for each rank; what loading it took."""
-    config = EngineConfig(context=PREFILL, threads=threads, prefill_rows=128)
+    config = EngineConfig(context=PREFILL + DECODE, threads=threads, prefill_rows=PREFILL)
     yield WITHOUT, stack.enter_context(NativeEngine(model, config)), {}
     for rank in RANKS:
         engine = stack.enter_context(NativeEngine(model, config))
@@ -80,6 +82,18 @@ def engines(
         yield str(rank), engine, facts
 
 
+def speeds(engine: NativeEngine) -> dict[str, float]:
+    """Tokens a second of one prefill, and of the decode steps behind it."""
+    engine.truncate(0)
+    times = [time.perf_counter()]
+    engine.forward([Row(0, i, i % 199, i == PREFILL - 1) for i in range(PREFILL)])
+    times.append(time.perf_counter())
+    for i in range(DECODE):
+        engine.forward([Row(0, PREFILL + i, 2, True)])
+    times.append(time.perf_counter())
+    return {"prefill": PREFILL / (times[1] - times[0]), "decode": DECODE / (times[2] - times[1])}
+
+
 def measure(model: PackedModel, threads: int, turns: int) -> dict[str, Any]:
     """All samples of a model."""
     with (
@@ -92,12 +106,13 @@ def measure(model: PackedModel, threads: int, turns: int) -> dict[str, Any]:
         }
         bandwidths = []
         for _, engine, _ in made:
-            decode_rate(engine)
+            speeds(engine)
         for turn in range(turns):
-            bandwidths.append(read_bandwidth(BUFFER_BYTES, threads, passes=3) / 1e9)
+            if turn in (0, turns // 2, turns - 1):
+                bandwidths.append(read_bandwidth(BUFFER_BYTES, threads, passes=3) / 1e9)
             for name, engine, _ in made if turn % 2 else made[::-1]:
-                rates[name]["decode"].append(round(decode_rate(engine), 3))
-                rates[name]["prefill"].append(round(prefill_rate(engine), 3))
+                for kind, rate in speeds(engine).items():
+                    rates[name][kind].append(round(rate, 3))
     return {
         "model": model.name,
         "isa": isa_name(),
@@ -114,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with open_model(arguments.model) as model:

@@ -160,10 +160,11 @@ def lora_section(records: Records) -> list[str]:
         load = f"{plain(1e3 * facts['load_seconds'])} ms" if facts else ""
         speeds = [spread(rates[kind]).text() for kind in without]
         rows.append((rank, size, load, speeds[0], ratios[0], speeds[1], ratios[1]))
-    head = ("rank", "memory", "loading", "decode", "over none", "prefill of 512", "over none")
+    head = ("rank", "memory", "loading", "decode", "over none", "prefill of 128", "over none")
     note = (
         f"`python -m benchmarks.lora MODEL`, {record['turns']} turns, {record['date']}: a random "
-        "adapter on all seven projections, computed beside the model; tokens/s. Read bandwidth "
+        f"adapter on all seven projections, computed beside the model by {record['threads']} "
+        "thread(s); tokens/s. Read bandwidth "
         f"{spread(record['bandwidth_gb_s']).text()} GB/s."
     )
     return ["", "## Adapters (`--lora`)", "", note, "", *table(head, rows)]

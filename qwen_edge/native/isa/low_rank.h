@@ -9,6 +9,10 @@
 namespace qe {
 namespace {
 
+// A single row waits for memory: it asks for weights 4 KiB ahead, which for thin matrices are those
+// of the tiles that come next.
+constexpr int kAheadHalves = 2048;
+
 // One tile by kRows rows of x.
 template <class Lanes, int kRows, int kChains>
 QE_INLINE void low_rank_tile(const uint16_t* w, int cols, const float* x, size_t x_stride,
@@ -19,6 +23,10 @@ QE_INLINE void low_rank_tile(const uint16_t* w, int cols, const float* x, size_t
   }
   int c = 0;
   for (; c + kChains <= cols; c += kChains) {
+    if (kRows == 1) {
+      for (int k = 0; k < kChains; k += 2)
+        __builtin_prefetch(w + kTileRows * (c + k) + kAheadHalves);
+    }
     for (int k = 0; k < kChains; ++k) {
       const Lanes weight = Lanes::load_half(w + kTileRows * (c + k));
       for (int i = 0; i < kRows; ++i) sum[i][k].add_product(weight, x[i * x_stride + c + k]);
