@@ -24,7 +24,7 @@ CAUTIOUS = SamplingParams(temperature=0.03, top_k=20, top_p=0.95, seed=1)
 SAMPLINGS = {
     "greedy": SamplingParams(temperature=0),
     "cautious": CAUTIOUS,
-    "warm": SamplingParams(temperature=0.12, top_k=0, top_p=1.0, seed=2),
+    "warm": SamplingParams(temperature=0.08, top_k=0, top_p=1.0, seed=2),
     "min-p": SamplingParams(temperature=0.05, top_k=0, top_p=0.9, min_p=0.05, seed=3),
     "repetition": SamplingParams(temperature=0.03, repetition_penalty=1.005, seed=4),
     "presence": SamplingParams(temperature=0, presence_penalty=0.02),
