@@ -6,11 +6,11 @@ import ctypes
 import os
 import struct
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.errors import UsageError
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.config import layer_orders
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.native.checksum import checksum
@@ -182,7 +182,7 @@ def _choice(name: str, value: str, choices: dict[str, int]) -> int:
     return choices[value]
 
 
-class NativeEngine:
+class NativeEngine(Closing):
     """An ``Engine`` over the C++ library; use it as a context manager.
 
     Args:
@@ -225,17 +225,6 @@ class NativeEngine:
         self._code = 0
         self._rows = (_Row * config.prefill_rows)()
         self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
-
-    def __enter__(self) -> NativeEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_handle"):

@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError, UsageError
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.config import ModelConfig, tensor_shapes
 from qwen_edge.model.container import ContainerError, parse, parse_json, show
 from qwen_edge.model.file_map import MappedFile
@@ -78,7 +78,7 @@ class Module(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(Closing):
     """An open adapter; use it as a context manager.
 
     Attributes:
@@ -122,17 +122,6 @@ class Adapter:
     def close(self) -> None:
         """Unmaps the weights; a second call does nothing."""
         self._file.close()
-
-    def __enter__(self) -> Adapter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def damaged(path: Path, problem: str) -> DamagedModelError:

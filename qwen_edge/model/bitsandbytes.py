@@ -146,6 +146,7 @@ class FourBitTensor(QuantizedTensor):
         ctypes.memmove(self._source.levels, levels.address, levels.nbytes)
         if not all(abs(level) <= 1 for level in self._source.levels):
             raise UnusableError(f"its tensor {levels.name} has a level that is not from -1 to 1")
+        self._held, self._nearest = self._formats()
         parts = [codes, levels, described, *self._scales(state, -(-count // state.block), stored)]
         self.parts: Sequence[str] = tuple(part.name for part in parts)
         self.nbytes = sum(part.nbytes for part in parts)
@@ -166,16 +167,20 @@ class FourBitTensor(QuantizedTensor):
         self._source.nested_scales = nested.address
         return [codes, mapped, nested]
 
-    @property
-    def held(self) -> WeightFormat | None:
+    def _formats(self) -> tuple[WeightFormat | None, WeightFormat]:
         # Groups of ours lie within a row, and within a block if all its weights shall be exact.
         whole = math.gcd(self.cols, self._block)
         group = next((g for g in sorted(GROUPS, reverse=True) if whole % g == 0), None)
-        return level_format(tuple(self._source.levels), group) if group else None
+        form = level_format(tuple(self._source.levels), group or min(GROUPS))
+        return form if group else None, form
+
+    @property
+    def held(self) -> WeightFormat | None:
+        return self._held
 
     @property
     def nearest(self) -> WeightFormat:
-        return self.held or level_format(tuple(self._source.levels), min(GROUPS))
+        return self._nearest
 
     def floats(self, begin: int, rows: int) -> FloatRows:
         return FloatRows(level_floats(self._source, begin, rows), "f32")

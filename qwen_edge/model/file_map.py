@@ -7,9 +7,9 @@ import errno
 import os
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 from qwen_edge.errors import MemoryLimitError
+from qwen_edge.model.closing import Closing
 from qwen_edge.native.library import STATUS_MEMORY, load
 
 WILL_NEED = 0
@@ -27,7 +27,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class MappedFile:
+class MappedFile(Closing):
     """Maps a regular file; use it as a context manager.
 
     Attributes:
@@ -91,14 +91,3 @@ class MappedFile:
         if self._address:
             _library().qe_file_map_close(self._address, self.size)
             self._address = 0
-
-    def __enter__(self) -> MappedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -19,10 +19,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.config import ARCHITECTURE, GenerationDefaults, ModelConfig, integer
 from qwen_edge.model.container import (
     ContainerError,
@@ -47,7 +47,7 @@ from qwen_edge.native.checksum import checksum, checksum_at
 __all__ = ["GenerationDefaults", "ModelConfig", "PackedModel", "TensorInfo", "open_model"]
 
 
-class PackedModel:
+class PackedModel(Closing):
     """An open model file, mapped read-only; use it as a context manager.
 
     Attributes:
@@ -113,17 +113,6 @@ class PackedModel:
     def close(self) -> None:
         """Unmaps the file; a second call does nothing."""
         self._file.close()
-
-    def __enter__(self) -> PackedModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_model(path: Path) -> PackedModel:

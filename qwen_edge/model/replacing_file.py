@@ -146,13 +146,7 @@ class ReplacingFile:
         self._close()
         if not self._durable:
             return
-        # The rename itself; file systems without directory sync have nothing to lose by it.
-        with contextlib.suppress(OSError):
-            directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+        sync_folder(self.target.parent)
 
     def __enter__(self) -> ReplacingFile:
         return self
@@ -198,3 +192,13 @@ class ReplacingFile:
             path=self.target,
             reason=error.strerror,
         )
+
+
+def sync_folder(path: Path) -> None:
+    """Makes a rename inside a folder last; file systems without that have nothing to lose."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

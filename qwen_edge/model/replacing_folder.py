@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from qwen_edge.errors import QwenEdgeError, UsageError
-from qwen_edge.model.replacing_file import SUFFIX
+from qwen_edge.model.replacing_file import SUFFIX, sync_folder
 
 
 class ReplacingFolder:
@@ -60,12 +60,7 @@ class ReplacingFolder:
             raise self._failure(error) from None
         os.close(self._descriptor)
         self._descriptor = -1
-        with contextlib.suppress(OSError):
-            parent = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(parent)
-            finally:
-                os.close(parent)
+        sync_folder(self.target.parent)
 
     def __enter__(self) -> ReplacingFolder:
         return self

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.container import ContainerError, TruncatedError, parse, parse_json, show
 from qwen_edge.model.file_map import DONT_NEED, MappedFile
 from qwen_edge.model.source import FloatRows, SourceTensor
@@ -75,7 +75,7 @@ class FloatTensor(SourceTensor):
         self._stored.release(begin * row_bytes, (begin + rows) * row_bytes)
 
 
-class SafetensorsReader:
+class SafetensorsReader(Closing):
     """The tensors of a checkpoint folder; use it as a context manager.
 
     Attributes:
@@ -148,17 +148,6 @@ class SafetensorsReader:
         """Unmaps the files; a second call does nothing."""
         for file in self._files:
             file.close()
-
-    def __enter__(self) -> SafetensorsReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _damaged(path: Path, problem: str) -> DamagedModelError:

@@ -11,14 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.config import GenerationDefaults, ModelConfig
 from qwen_edge.quant.layout import WeightFormat
 from qwen_edge.quant.packing import Array
-
-_Opened = TypeVar("_Opened", bound="Source")
 
 
 class FloatRows(NamedTuple):
@@ -132,7 +130,7 @@ class UnsupportedError(Exception):
 
 
 @dataclass(frozen=True)
-class Source(ABC):
+class Source(Closing, ABC):
     """An open model to convert; use it as a context manager.
 
     Attributes:
@@ -160,14 +158,3 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Unmaps the weights; a second call does nothing."""
-
-    def __enter__(self: _Opened) -> _Opened:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

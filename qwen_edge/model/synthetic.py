@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,46 +162,13 @@ def _tokenizer(path: Path | None) -> bytes:
 
 def byte_tokenizer_json() -> bytes:
     """A ``tokenizer.json`` of Qwen's kind whose only ordinary tokens are the 256 bytes."""
-    from qwen_edge.text.pack_tokenizer import PATTERN
+    from qwen_edge.text.vocabulary import Kind, Vocabulary, kind_of_added
+    from qwen_edge.text.vocabulary import tokenizer_json as as_json
 
     # GPT-2's order: the printable Latin-1 bytes stand for themselves, then come the others.
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     characters = [chr(byte) for byte in plain] + [chr(256 + i) for i in range(256 - len(plain))]
-    added = [
-        {
-            "id": _FIRST_ADDED + i,
-            "content": content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": i < _CONTROL_TOKENS,
-        }
-        for i, content in enumerate(_ADDED_TOKENS)
-    ]
-    # The library gives an added token its id only if the vocabulary has it, too.
-    vocab = {character: i for i, character in enumerate(characters)}
-    vocab |= {content: _FIRST_ADDED + i for i, content in enumerate(_ADDED_TOKENS)}
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": PATTERN},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-    byte_level = {
-        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False,
-    }  # fmt: skip
-    definition = {
-        "version": "1.0",
-        "added_tokens": added,
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": byte_level,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "vocab": vocab,
-            "merges": [],
-        },
-    }
-    return json.dumps(definition).encode()
+    unused = _FIRST_ADDED - len(characters)
+    kinds = [Kind.NORMAL] * len(characters) + [Kind.UNUSED] * unused
+    kinds += [kind_of_added(token, i < _CONTROL_TOKENS) for i, token in enumerate(_ADDED_TOKENS)]
+    return as_json(Vocabulary([*characters, *[""] * unused, *_ADDED_TOKENS], kinds, []))
