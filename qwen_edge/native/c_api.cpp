@@ -68,8 +68,6 @@ Matrix matrix(const qe_tensor& t, int rows, int cols, const char* name) {
   if (packed) {
     require(t.group == 32 || t.group == 64 || t.group == 128,
             std::string("tensor ") + name + " has an unsupported group size");
-    require(t.has_min == 0 || m.type == Type::kQ4,
-            std::string("tensor ") + name + " has minimums, which only INT4 may have");
     m.group = t.group;
     require(t.has_zero == 0 || t.has_min != 0,
             std::string("tensor ") + name + " has zero points without a place for them");

@@ -87,7 +87,7 @@ class SelfTest {
     return std::memcmp(ours, truth, sizeof(ours)) == 0;
   }
 
-  alignas(64) uint8_t weights_[sizeof(Q8Block<kActivationGroup>)];
+  alignas(64) uint8_t weights_[sizeof(Q8Block<kActivationGroup, false>)];
   alignas(64) int8_t codes_[kRows * kActivationGroup];
   float scales_[kRows];
   int32_t sums_[kRows];

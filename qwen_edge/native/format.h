@@ -12,8 +12,9 @@
 // A codebook may stand for 16 levels that signed bytes do not hold: a weight is then
 // levels[code] * (unit * scale[row]), and the codebook is unit * levels, rounded. Where activations
 // are INT8 the kernels take the codebook for it, everything else takes the levels.
-// INT8 block: group / 4 chunks of 64 bytes, then 16 fp16 scales. In chunk j, byte 4r + i holds row
-// r's column 4j + i. A weight is code * scale[row].
+// INT8 block: group / 4 chunks of 64 bytes, then scales and minimums likewise. In chunk j, byte 4r
+// + i holds row r's column 4j + i, two's complement. A weight is code * scale[row]; minimums or
+// zero points are as in INT4, the code standing in for the codebook's value.
 #pragma once
 
 #include <cstddef>
@@ -42,21 +43,28 @@ struct Q4Block<kGroup, false> {
   uint8_t codes[kGroup / 8][64];
   uint16_t scale[kTileRows];
 };
-template <int kGroup>
+template <int kGroup, bool kHasMin>
 struct Q8Block {
+  int8_t codes[kGroup / 4][64];
+  uint16_t scale[kTileRows];
+  uint16_t minimum[kHasMin ? kTileRows : 1];
+};
+template <int kGroup>
+struct Q8Block<kGroup, false> {
   int8_t codes[kGroup / 4][64];
   uint16_t scale[kTileRows];
 };
 static_assert(sizeof(Q4Block<32, false>) == 288 && sizeof(Q4Block<32, true>) == 320, "layout");
 static_assert(sizeof(Q4Block<64, false>) == 544 && sizeof(Q4Block<64, true>) == 576, "layout");
 static_assert(sizeof(Q4Block<128, false>) == 1056 && sizeof(Q4Block<128, true>) == 1088, "layout");
-static_assert(sizeof(Q8Block<32>) == 544 && sizeof(Q8Block<64>) == 1056, "layout");
-static_assert(sizeof(Q8Block<128>) == 2080, "layout");
+static_assert(sizeof(Q8Block<32, false>) == 544 && sizeof(Q8Block<32, true>) == 576, "layout");
+static_assert(sizeof(Q8Block<64, false>) == 1056 && sizeof(Q8Block<64, true>) == 1088, "layout");
+static_assert(sizeof(Q8Block<128, false>) == 2080 && sizeof(Q8Block<128, true>) == 2112, "layout");
 
 // Bytes of one block (16 rows x group columns).
 constexpr size_t block_bytes(Type type, int group, bool has_min) {
-  return type == Type::kQ4 ? static_cast<size_t>(group) * 8 + kScaleBytes * (has_min ? 2 : 1)
-                           : static_cast<size_t>(group) * 16 + kScaleBytes;
+  return static_cast<size_t>(group) * (type == Type::kQ4 ? 8 : 16) +
+         kScaleBytes * (has_min ? 2 : 1);
 }
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) {

@@ -17,9 +17,7 @@ void check_layout(const QeLayout& layout) {
     throw Error(kArgument, "the group size must be 32, 64 or 128");
   }
   if (!packed && layout.group != 0) throw Error(kArgument, "a dense tensor has no groups");
-  if (layout.has_min != 0 && layout.type != static_cast<int32_t>(Type::kQ4)) {
-    throw Error(kArgument, "only INT4 tensors have minimums");
-  }
+  if (layout.has_min != 0 && !packed) throw Error(kArgument, "a dense tensor has no minimums");
   if (layout.has_zero != 0 && layout.has_min == 0) {
     throw Error(kArgument, "zero points lie in the minimums' place");
   }

@@ -10,7 +10,7 @@ struct QeLayout {
   int32_t rows;
   int32_t cols;
   int32_t group;     // 32, 64 or 128; 0 for dense types
-  int32_t has_min;   // 0 or 1, INT4 alone
+  int32_t has_min;   // 0 or 1
   int32_t has_zero;  // 0 or 1: what has_min announces are zero points
   int8_t codebook[16];
   float levels[16];  // what the codebook stands for, see format.h

@@ -239,7 +239,9 @@ inline Weights packed_weights(Random& random, Type type, int rows, int cols, int
     const int first_row = static_cast<int>(at / w.tile_bytes()) * kTileRows;
     for (int r = 0; r < kTileRows; ++r) {
       const float scale = integers ? 1.0f : random.around_zero(0.1f);
-      const float minimum = w.has_zero ? static_cast<float>(random.between(0, 16))
+      const float minimum = w.has_zero
+                                ? static_cast<float>(type == Type::kQ4 ? random.between(0, 16)
+                                                                       : random.between(-128, 128))
                             : integers ? static_cast<float>(random.between(-9, 9))
                                        : random.around_zero(0.5f);
       const bool padding = first_row + r >= rows;

@@ -70,14 +70,14 @@ void linear_case(Check& check, const IsaTable& isa, Random& random, Type type, i
 void check_linear(const IsaTable& isa) {
   Random random(2);
   for (int group : {32, 64, 128}) {
-    for (int variant = 0; variant <= 3 * kCodebooks; ++variant) {
+    for (int variant = 0; variant < 3 * (kCodebooks + 1); ++variant) {
       static const char* const with[] = {"", " with minimums", " with zero points"};
-      const bool q8 = variant == 3 * kCodebooks;
+      const bool q8 = variant / 3 == kCodebooks;
       const Extra extra = static_cast<Extra>(variant % 3);
       const Type type = q8 ? Type::kQ8 : Type::kQ4;
-      const std::string what = q8 ? format("linear_q8 group %d", group)
-                                  : format("linear_q4 group %d%s, %s", group, with[variant % 3],
-                                           codebook_name(variant / 3));
+      const std::string what =
+          format("linear_%s group %d%s%s", q8 ? "q8" : "q4", group, with[variant % 3],
+                 q8 ? "" : format(", %s", codebook_name(variant / 3)).c_str());
       {
         // With unit scales every float is an integer below 2^24, whatever the order.
         Check check(isa, what + ", integers", 0);

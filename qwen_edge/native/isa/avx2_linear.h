@@ -225,7 +225,9 @@ void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
 
 void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
                size_t out_stride) {
-  multiply<false>(w, SignedBytes{}, x, tile_begin, tile_end, out, out_stride);
+  (w.has_min ? multiply<true, SignedBytes> : multiply<false, SignedBytes>)(w, SignedBytes{}, x,
+                                                                           tile_begin, tile_end,
+                                                                           out, out_stride);
 }
 
 template <typename Codes>

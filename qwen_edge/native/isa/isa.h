@@ -75,7 +75,7 @@ struct IsaTable {
   // --- linear: out[i * out_stride + 16 * t + r] = sum over columns of w[16 t + r, c] * x[i, c]
   // for tiles [tile_begin, tile_end). All 16 lanes of a tile are written; padding lanes hold 0 or
   // finite rubbish. Any x.n >= 1. w.group is 32, 64 or 128.
-  // INT4: the integer sums are taken over each 32 columns, times activation scale times weight
+  // The integer sums are taken over each 32 columns, times activation scale times weight
   // scale; a minimum contributes minimum * scale * sum. A zero point enters as the minimum -zero *
   // weight scale, which fp32 holds exactly.
   void (*linear_q4)(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end,

@@ -218,8 +218,12 @@ void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
 template <class Isa>
 void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
                size_t out_stride) {
-  const Tiles tiles = {w.data, w.tile_bytes(), w.groups(), w.group / kActivationGroup};
-  all_rows<Isa, false>(ByteCodes{}, tiles, x, tile_begin, tile_end, out, out_stride);
+  const Tiles tiles = {w.data, w.tile_bytes(), w.groups(), w.group / kActivationGroup, w.has_zero};
+  if (w.has_min) {
+    all_rows<Isa, true>(ByteCodes{}, tiles, x, tile_begin, tile_end, out, out_stride);
+  } else {
+    all_rows<Isa, false>(ByteCodes{}, tiles, x, tile_begin, tile_end, out, out_stride);
+  }
 }
 
 // The sums as linear_* takes them for kSumRows activation rows, here all the same.

@@ -36,8 +36,10 @@ void sums_q8(const int8_t* codes, const int8_t* x, int32_t, int32_t* out) {
   }
 }
 
-void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
-               size_t out_stride) {
+// take_sums(codes, x, x_sum, out) takes the 16 integer sums over the 32 columns of one part.
+template <size_t kPartBytes, typename Sums>
+void multiply(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
+              size_t out_stride, const Sums& take_sums) {
   const int groups = w.groups(), parts = w.group / kActivationGroup;
   const size_t bytes = block_bytes(w.type, w.group, w.has_min);
   for (int t = tile_begin; t < tile_end; ++t) {
@@ -45,13 +47,13 @@ void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
       float acc[kTileRows] = {};
       const uint8_t* block = w.data + t * w.tile_bytes();
       for (int g = 0; g < groups; ++g, block += bytes) {
-        const uint8_t* scales = block + static_cast<size_t>(w.group) * 8;
+        const uint8_t* scales = block + kPartBytes * static_cast<size_t>(parts);
         for (int p = 0; p < parts; ++p) {
           const size_t at = x.at(i, g * parts + p);
           const float x_scale = x.scale[at];
           const int32_t x_sum = x.sum[at];
           int32_t sums[kTileRows];
-          sums_q4(block + 256 * p, w.codebook, x.codes + kActivationGroup * at, x_sum, sums);
+          take_sums(block + kPartBytes * p, x.codes + kActivationGroup * at, x_sum, sums);
           for (int r = 0; r < kTileRows; ++r) {
             const float scale = block_scale(scales, r);
             acc[r] += static_cast<float>(sums[r]) * (x_scale * scale);
@@ -68,30 +70,20 @@ void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
   }
 }
 
+void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
+               size_t out_stride) {
+  multiply<256>(w, x, tile_begin, tile_end, out, out_stride,
+                [&](const uint8_t* codes, const int8_t* from, int32_t x_sum, int32_t* sums) {
+                  sums_q4(codes, w.codebook, from, x_sum, sums);
+                });
+}
+
 void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
                size_t out_stride) {
-  const int groups = w.groups(), parts = w.group / kActivationGroup;
-  const size_t bytes = block_bytes(w.type, w.group, false);
-  for (int t = tile_begin; t < tile_end; ++t) {
-    for (int i = 0; i < x.n; ++i) {
-      float acc[kTileRows] = {};
-      const uint8_t* block = w.data + t * w.tile_bytes();
-      for (int g = 0; g < groups; ++g, block += bytes) {
-        const uint8_t* scales = block + static_cast<size_t>(w.group) * 16;
-        for (int p = 0; p < parts; ++p) {
-          const size_t at = x.at(i, g * parts + p);
-          int32_t sums[kTileRows];
-          sums_q8(reinterpret_cast<const int8_t*>(block) + 512 * p, x.codes + kActivationGroup * at,
-                  x.sum[at], sums);
-          const float x_scale = x.scale[at];
-          for (int r = 0; r < kTileRows; ++r) {
-            acc[r] += static_cast<float>(sums[r]) * (x_scale * block_scale(scales, r));
-          }
-        }
-      }
-      std::memcpy(out + i * out_stride + kTileRows * t, acc, sizeof(acc));
-    }
-  }
+  multiply<512>(w, x, tile_begin, tile_end, out, out_stride,
+                [](const uint8_t* codes, const int8_t* from, int32_t x_sum, int32_t* sums) {
+                  sums_q8(reinterpret_cast<const int8_t*>(codes), from, x_sum, sums);
+                });
 }
 
 float dense_value(const Matrix& w, size_t index) {
