@@ -1,9 +1,12 @@
-"""Time and peak memory of a conversion, on a random checkpoint of a true shape.
+"""Processor time and peak memory of conversions, on a random checkpoint of a true shape.
 
-    python -m benchmarks.convert_memory --size qwen3-0.6b
+    python -m benchmarks.convert_memory --size qwen3-4b [--method gptq nearest] [--output FILE]
 
-Writes a bf16 checkpoint (1.2 GB for 0.6B) into a temporary folder, converts it in a fresh process
-and prints one JSON object; VmHWM is that process's peak resident memory, mapped pages included.
+Writes a bf16 checkpoint (1.2 GB for 0.6B, 8 GB for 4B) into a temporary folder, converts it with
+each method in a fresh process and prints a JSON object each. The peak is that process's highest
+resident memory, mapped pages of the source included; the anonymous part of it is looked up twenty
+times a second. ``--output`` puts the figures into a file of results, in the place of older ones of
+the same case.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,23 +34,33 @@ _CONVERT = """
 import json, sys, time
 from pathlib import Path
 from qwen_edge.model.convert import convert
-source, output, bits, group, method, codebook = sys.argv[1:]
-begin = time.perf_counter()
+source, output, bits, group, method, codebook, threads = sys.argv[1:]
 result = convert(
-    Path(source), Path(output), bits=int(bits), group=int(group), method=method, codebook=codebook
+    Path(source), Path(output), bits=int(bits), group=int(group), method=method, codebook=codebook,
+    threads=int(threads),
 )
-seconds = time.perf_counter() - begin
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({
-    "seconds": round(seconds, 2),
-    "cpu_seconds": round(time.process_time(), 2),
-    "peak_rss_mb": round(int(status["VmHWM"].split()[0]) * 1024 / 1e6, 1),
-    "peak_anonymous_now_mb": round(int(status["RssAnon"].split()[0]) * 1024 / 1e6, 1),
+    "cpu_seconds": round(time.process_time(), 1),
+    "peak_mb": round(int(status["VmHWM"].split()[0]) * 1024 / 1e6, 1),
     "size_mb": round(result.size / 1e6, 1),
     "error": result.error.as_dict(),
     "torch": "torch" in sys.modules, "numpy": "numpy" in sys.modules,
 }))
 """
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is converted, and how; see the options of ``qwen-edge convert``."""
+
+    size: str
+    layers: int
+    bits: int
+    group: int
+    method: str
+    codebook: str
+    threads: int
 
 
 def write_checkpoint(directory: Path, config: ModelConfig, tokenizer: Path | None) -> None:
@@ -86,38 +101,87 @@ def write_checkpoint(directory: Path, config: ModelConfig, tokenizer: Path | Non
         while left:
             begin = int(random.integers(0, len(halves) // 2))
             part = halves[begin : begin + left]
-            file.write(part.tobytes())
+            file.write(memoryview(part))
             left -= len(part)
+
+
+def _anonymous(process: int) -> int:
+    """Bytes of its own that a process has in memory, 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return 1024 * int(found[0]) if found else 0
+
+
+def measure(source: Path, output: Path, case: Case) -> dict[str, Any]:
+    """Converts a checkpoint; returns the case with its figures."""
+    chosen = (case.bits, case.group, case.method, case.codebook, case.threads)
+    command = [sys.executable, "-c", _CONVERT, str(source), str(output), *map(str, chosen)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        anonymous = 0
+        while process.poll() is None:
+            anonymous = max(anonymous, _anonymous(process.pid))
+            time.sleep(0.05)
+        assert process.stdout is not None
+        answer = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"the conversion ended with {process.returncode}")
+    open_model(output).close()
+    begin = time.perf_counter()
+    open_model(output).close()
+    opened = round((time.perf_counter() - begin) * 1e3, 2)
+    figures = {"peak_anonymous_mb": round(anonymous / 1e6, 1), "open_ms": opened}
+    return {**asdict(case), **json.loads(answer), **figures}
+
+
+def merge_table(
+    path: Path, table: str, rows: Sequence[dict[str, Any]], names: Sequence[str]
+) -> None:
+    """Puts rows into a table of a file of results, each in the place of one of the same case.
+
+    Args:
+        path: a JSON object of tables, made if it is not there.
+        table: its name.
+        rows: the new ones.
+        names: of the columns that tell cases apart.
+    """
+    record = json.loads(path.read_text()) if path.exists() else {}
+    old = record.get(table, [])
+    cases = {tuple(row[name] for name in names): row for row in [*old, *rows]}
+    record[table] = list(cases.values())
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
     """Runs the measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=sorted(CONFIGS), default="qwen3-0.6b")
     parser.add_argument("--layers", type=int, help="fewer than the true shape has")
-    parser.add_argument("--bits", default="4")
-    parser.add_argument("--group", default="32")
-    parser.add_argument("--method", choices=list(METHODS), default=BEST_METHOD)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group", type=int, default=32)
+    parser.add_argument("--method", nargs="+", choices=list(METHODS), default=[BEST_METHOD])
     parser.add_argument("--codebook", choices=list(CODEBOOKS), default=BEST_CODEBOOK)
+    parser.add_argument("--threads", type=int, default=0, help="0 for all cores")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json of Qwen3")
     parser.add_argument("--folder", type=Path, help="where to write, by default the system's /tmp")
+    parser.add_argument("--output", type=Path, help="a file of results")
     options = parser.parse_args()
+    config = CONFIGS[options.size]
+    config = replace(config, layers=options.layers or config.layers)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         directory = Path(folder)
-        config = CONFIGS[options.size]
-        config = replace(config, layers=options.layers or config.layers)
         write_checkpoint(directory, config, options.tokenizer)
-        output = directory / "model.qedge"
-        command = [sys.executable, "-c", _CONVERT, str(directory), str(output)]
-        command += [options.bits, options.group, options.method, options.codebook]
-        result = subprocess.run(command, check=True, capture_output=True, text=True)
-        figures = json.loads(result.stdout)
-        open_model(output).close()
-        begin = time.perf_counter()
-        open_model(output).close()
-        figures["open_ms"] = round((time.perf_counter() - begin) * 1e3, 2)
-    chosen = {"size": options.size, "bits": options.bits, "method": options.method}
-    print(json.dumps({**chosen, **figures}, indent=1))
+        for method in options.method:
+            case = Case(
+                options.size, config.layers, options.bits, options.group, method,
+                options.codebook, options.threads,
+            )  # fmt: skip
+            row = measure(directory, directory / "model.qedge", case)
+            print(json.dumps(row, indent=1), flush=True)
+            if options.output:
+                merge_table(options.output, "cases", [row], [*Case.__annotations__])
 
 
 if __name__ == "__main__":
