@@ -294,7 +294,7 @@ def _format(bits: int, unit: int, symmetric: bool) -> WeightFormat | None:
     if not unit:
         return None
     if bits == 8:
-        return WeightFormat("q8", unit, False, ()) if symmetric else None
+        return WeightFormat("q8", unit, not symmetric, (), has_zero=not symmetric)
     if symmetric:
         return WeightFormat("q4", unit, False, INT4)
     return WeightFormat("q4", unit, True, UINT4, has_zero=True)

@@ -20,8 +20,9 @@ from qwen_edge.model.container import Container, ContainerError, Entry, show
 from qwen_edge.quant.layout import Layout
 
 FORMAT = "qedge"
-FORMAT_VERSION = 2
-"""The newest. Files without zero points, column orders and levels are of version 1."""
+FORMAT_VERSION = 3
+"""The newest: it has 8-bit weights with minimums. Files without these are of version 2, and those
+that have neither zero points nor column orders nor levels of version 1."""
 ALIGNMENT = 64
 HEADER_LIMIT = 16 << 20
 TOKENIZER = "tokenizer"

@@ -49,6 +49,8 @@ def _describe(layout: Layout) -> dict[str, Any]:
         table["group"] = layout.group
     if layout.type == "q4":
         table |= {"min": layout.has_min, "codebook": list(layout.codebook)}
+    elif layout.has_min:
+        table["min"] = True
     if layout.has_zero:
         table["zero"] = True
     if layout.levels:
@@ -58,7 +60,10 @@ def _describe(layout: Layout) -> dict[str, Any]:
 
 def _format_version(config: ModelConfig, tensors: Mapping[str, Layout]) -> int:
     """The oldest that has what the file uses, so that older programs read all they can."""
-    newer = any(layout.has_zero or layout.levels for layout in tensors.values())
+    layouts = tensors.values()
+    if any(layout.type == "q8" and layout.has_min for layout in layouts):
+        return 3
+    newer = any(layout.has_zero or layout.levels for layout in layouts)
     return 2 if newer or not tensors.keys().isdisjoint(order_shapes(config)) else 1
 
 

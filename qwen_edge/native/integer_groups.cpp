@@ -149,6 +149,7 @@ void write_codes(const Source& s, const int32_t* order, int unit, int first, int
   for (int u = 0; u < units; ++u) {
     groups[static_cast<size_t>(u)] = group_of(s, order != nullptr ? order[u * unit] : u * unit);
   }
+  // Bytes become signed ones, and their zero points move along.
   const uint8_t flip = s.bits == 8 ? 128 : 0;
   for_tiles(s, first, rows, threads, [&](int begin, int count, const uint8_t* from) {
     for (int r = 0; r < count; ++r, from += s.cols) {
@@ -159,7 +160,7 @@ void write_codes(const Source& s, const int32_t* order, int unit, int first, int
         const int64_t at = (int64_t{begin} + r) * units + u;
         scales[at] = float_to_half(scale_of(s, group, row));
         if (zeros != nullptr) {
-          zeros[at] = float_to_half(static_cast<float>(zero_of(s, group, row)));
+          zeros[at] = float_to_half(static_cast<float>(zero_of(s, group, row) - flip));
         }
       }
     }

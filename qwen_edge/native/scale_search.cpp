@@ -343,7 +343,10 @@ __attribute__((target("avx2"))) void fit_table_avx2(const Group& group, const Co
 std::vector<float> make_candidates(const Codebook& book, bool is_q8, bool has_min) {
   std::vector<float> candidates;
   if (is_q8) {
-    for (int i = -20; i <= 0; ++i) candidates.push_back(book.high + static_cast<float>(i));
+    const float unit = has_min ? book.high : 1;
+    for (int i = -20; i <= 0; ++i) {
+      candidates.push_back((book.high + static_cast<float>(i)) / unit);
+    }
     return candidates;
   }
   const int steps = 15;

@@ -31,8 +31,9 @@ class Layout:
         rows: 1 for vectors.
         cols: without padding.
         group: columns that share a scale, 0 for the unpacked types.
-        has_min: whether each scale has a minimum, ``q4`` alone.
-        codebook: the 16 signed bytes that codes stand for, ``q4`` alone, else empty.
+        has_min: whether each scale has a minimum; weights are then ``code * scale + minimum``.
+        codebook: the 16 signed bytes that codes stand for, ``q4`` alone, else empty: codes of
+            ``q8`` are signed bytes themselves.
         has_zero: whether what is in the minimums' place are zero points: weights are then
             ``(codebook[code] - zero) * scale``.
         levels: 16 floats that the codebook rounds, or none: weights are then
@@ -69,8 +70,8 @@ class Layout:
         if self.levels or self.unit:
             self._check_levels()
         if self.type == "q8":
-            if self.has_min or self.codebook:
-                raise ValueError("its type q8 has neither minimums nor a codebook")
+            if self.codebook:
+                raise ValueError("its type q8 has no codebook")
         elif len(self.codebook) != 16 or min(self.codebook) < -128 or max(self.codebook) > 127:
             raise ValueError("its codebook is not 16 signed bytes")
 

@@ -61,7 +61,9 @@ def imported(shape: str, kind: Kind, directory: Path) -> tuple[PackedModel, np.n
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [GPTQ, AWQ, Kind(bits=8, symmetric=True, act_order=True)])
+@pytest.mark.parametrize(
+    "kind", [GPTQ, AWQ, Kind(bits=8, symmetric=True, act_order=True), Kind(bits=8)]
+)
 def test_against_transformers(shape: str, kind: Kind, tmp_path: Path) -> None:
     packed, truth = imported(shape, kind, tmp_path)
     with packed:
@@ -113,7 +115,7 @@ def importance(oracle: Qwen3ForCausalLM, texts: list[list[int]]) -> dict[str, Fl
     return sums
 
 
-@pytest.mark.parametrize("kind", [GPTQ, AWQ])
+@pytest.mark.parametrize("kind", [GPTQ, AWQ, Kind(bits=8, act_order=True)])
 def test_the_demo_models_likeliest_tokens(
     kind: Kind, demo: PackedModel, texts: list[list[int]], tmp_path: Path
 ) -> None:

@@ -157,8 +157,11 @@ def test_larger_groups(group: int, has_min: bool, tmp_path: Path) -> None:
     same(found, weights(path))
 
 
-def test_what_gguf_does_not_hold_goes_to_the_nearest(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "a.qedge", WeightFormat("q4", 32, True, NF4))
+@pytest.mark.parametrize(
+    "form", [WeightFormat("q4", 32, True, NF4), WeightFormat("q8", 64, True, ())]
+)
+def test_what_gguf_does_not_hold_goes_to_the_nearest(form: WeightFormat, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "a.qedge", form)
     with open_model(path) as model:
         made = export_gguf(model, tmp_path / "a.gguf")
     found, kinds, _ = read_gguf(tmp_path / "a.gguf")

@@ -109,12 +109,7 @@ def test_every_shape_is_read_bit_for_bit(
         order = order_of(tensor)
         values = read_rows(tensor, step)
         assert np.array_equal(values.view(np.uint32), expected[:, order].view(np.uint32))
-        if tensor.held is None:
-            assert kind.bits == 8
-            assert not kind.symmetric
-            assert tensor.nearest == WeightFormat("q8", 32, False, ())
-        else:
-            assert np.array_equal(held_values(tensor, step), expected[:, order])
+        assert np.array_equal(held_values(tensor, step), expected[:, order])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +124,14 @@ def test_every_shape_is_read_bit_for_bit(
         (Kind(group=16), None),
         (Kind(group=40, act_order=True), None),
         (Kind(bits=8, group=128, symmetric=True), WeightFormat("q8", 128, False, ())),
-        (Kind(bits=8, group=32), None),
+        (Kind(bits=8, group=32), WeightFormat("q8", 32, True, (), True)),
+        (Kind(bits=8, group=-1), WeightFormat("q8", 128, True, (), True)),
+        (Kind(bits=8, group=1024, act_order=True), WeightFormat("q8", 128, True, (), True)),
+        (
+            Kind(bits=8, group=96, act_order=True, version="gptq_v2"),
+            WeightFormat("q8", 32, True, (), True),
+        ),
+        (Kind(bits=8, group=16), None),
         (Kind("awq", group=128), WeightFormat("q4", 128, True, UINT4, True)),
         (Kind("awq", group=64, symmetric=True), WeightFormat("q4", 64, False, INT4)),
     ],
@@ -141,7 +143,8 @@ def test_what_holds_them(tmp_path: Path, kind: Kind, held: WeightFormat | None) 
         assert tensor.held == held
         assert tensor.nearest == (held or WeightFormat("q8", 32, False, ()))
         # Columns that are not held in the order of their groups stay in their own.
-        assert (tensor.order is not None) == (kind.act_order and kind.group != -1 and bool(held))
+        moved = kind.act_order and 0 < kind.group < 384 and held is not None
+        assert (tensor.order is not None) == moved
         assert np.array_equal(read_rows(tensor, 16), matrix.values()[:, order_of(tensor)])
 
 
@@ -186,6 +189,8 @@ ORDERS = {
         (Kind(act_order=True, symmetric=True, version="gptq_v2"), 2),
         (Kind(symmetric=True), 1),
         (Kind(bits=8, symmetric=True, act_order=True), 2),
+        (Kind(bits=8), 3),
+        (Kind(bits=8, act_order=True, version="gptq_v2"), 3),
         (Kind("awq"), 2),
         (Kind("awq", group=-1), 2),
     ],

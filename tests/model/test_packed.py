@@ -277,7 +277,7 @@ def _swap(header: Any, table: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_set("format_version", value=3), "has format version 3, this program reads up to 2"),
+        (_set("format_version", value=4), "has format version 4, this program reads up to 3"),
         (_set("format_version", value="1"), "format_version is '1', not a number"),
         (_set("format_version", value=0), "format_version is 0"),
         (_set("architecture", value="llama"), "holds the architecture 'llama'"),
@@ -315,7 +315,7 @@ def _swap(header: Any, table: Any) -> None:
         (_set("tensors", Q, "type", value="q5"), "type 'q5' is unknown"),
         (_set("tensors", Q, "type", value={}), "malformed type"),
         (_set("tensors", Q, "type", value="u8"), "neither groups nor a codebook"),
-        (_set("tensors", Q, "type", value="q8"), "neither minimums nor a codebook"),
+        (_set("tensors", Q, "type", value="q8"), "its type q8 has no codebook"),
         (_set("tensors", Q, "group", value=64), "is not stored as it is described"),
         (_set("tensors", Q, "group", value=0), "group size 0 is not 32, 64 or 128"),
         (_set("tensors", Q, "group", value="32"), "group is '32'"),

@@ -123,6 +123,10 @@ def test_only_files_that_need_it_are_of_the_newest_version(tmp_path: Path) -> No
     assert versions(path, layouts | {query: levels}) == 2
     with open_model(path) as model:
         assert model.tensors[query].layout == levels
+    for bytes_ in (Layout("q8", 96, 96, 32, True), Layout("q8", 96, 96, 64, True, (), True)):
+        assert versions(path, layouts | {query: bytes_}) == 3
+        with open_model(path) as model:
+            assert model.tensors[query].layout == bytes_
     orders = {
         "model.layers.1.self_attn.qkv.order": Layout("u8", 1, 4 * 96),
         "model.layers.0.mlp.down.order": Layout("u8", 1, 4 * 160),

@@ -29,6 +29,8 @@ LEVELS = tuple(i / 8 for i in INT4)
         (Layout("q4", 16, 128, 128, True, UINT4), 1088, 1088),
         (Layout("q8", 48, 64, 32), 544, 6 * 544),
         (Layout("q8", 16, 128, 128), 2080, 2080),
+        (Layout("q8", 16, 96, 32, True), 576, 3 * 576),
+        (Layout("q8", 17, 64, 64, True, (), True), 1088, 2 * 1088),
     ],
 )
 def test_sizes_of_packed_tensors(layout: Layout, block: int, nbytes: int) -> None:
@@ -49,8 +51,9 @@ def test_sizes_of_unpacked_tensors() -> None:
         (("q4", 16, 32, 0, False, INT4), "group size 0"),
         (("q4", 16, 32, 32, False, INT4[:15]), "codebook"),
         (("q4", 16, 32, 32, False, (*INT4[:15], 128)), "codebook"),
-        (("q8", 16, 32, 32, True, ()), "minimums"),
         (("q8", 16, 32, 32, False, INT4), "codebook"),
+        (("q8", 16, 32, 32, True, INT4), "codebook"),
+        (("q8", 16, 32, 32, False, (), True), "zero points lack"),
         (("f16", 16, 32, 32, False, ()), "neither groups"),
         (("f16", 0, 32), "empty"),
         (("f16", 16, 32, 0, False, (), True), "neither groups"),
@@ -63,7 +66,6 @@ def test_sizes_of_unpacked_tensors() -> None:
         (("q4", 16, 32, 32, False, INT4, False, LEVELS, 128), "unit 128"),
         (("q4", 16, 32, 32, False, INT4, False, LEVELS, 100), "codebook is not its levels"),
         (("f32", 16, 32, 0, False, (), False, LEVELS), "neither groups nor"),
-        (("q8", 16, 32, 32, False, (), True), "zero points lack"),
         (("q4", 16, -1, 32, False, INT4), "empty"),
         (("int3\x1b", 16, 32), "unknown"),
     ],

@@ -18,7 +18,11 @@ LAYOUTS = st.builds(
         kind[0], rows, cols, group, kind[1], CODEBOOKS[codebook] if kind[0] == "q4" else (), kind[2]
     ),
     st.sampled_from(
-        [("q4", False, False), ("q4", True, False), ("q4", True, True), ("q8", False, False)]
+        [
+            (kind, *extra)
+            for kind in ("q4", "q8")
+            for extra in ((False, False), (True, False), (True, True))
+        ]
     ),
     st.integers(1, 70),
     st.one_of(st.integers(1, 300), st.sampled_from([32, 64, 96, 128, 160, 256])),
@@ -36,7 +40,8 @@ def random_parts(layout: Layout, seed: int) -> tuple[Any, Any, Any]:
     bits |= random.integers(0, 2, bits.shape).astype(np.uint16) << 15
     halves = bits.view(np.float16)
     if layout.has_zero:
-        halves[1] = random.integers(0, 257, halves[1].shape)
+        low, high = (0, 16) if layout.type == "q4" else (-128, 128)
+        halves[1] = random.integers(low, high + 1, halves[1].shape)
     return codes, halves[0], halves[1] if layout.has_min else np.zeros_like(halves[1])
 
 
@@ -100,6 +105,8 @@ def test_buffers_of_the_wrong_size_are_refused() -> None:
         ("q4", True, UINT4, True),
         ("q4", False, NF4, False),
         ("q8", False, (), False),
+        ("q8", True, (), False),
+        ("q8", True, (), True),
     ],
 )
 def test_random_weights_have_the_deviation_asked_for(

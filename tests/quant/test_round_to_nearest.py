@@ -27,6 +27,7 @@ KINDS = [
     ("q4", True, NF4),
     ("q4", False, FP4),
     ("q8", False, ()),
+    ("q8", True, ()),
 ]
 
 
