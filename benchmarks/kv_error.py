@@ -22,9 +22,10 @@ import numpy as np
 
 from qwen_edge.engine.generate import Generation
 from qwen_edge.engine.interface import EngineConfig, Row, SamplingParams
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.model.synthetic import make_synthetic
+from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.models import demo_path
 from qwen_edge.text.chat_template import encode_chat
 from qwen_edge.text.tokenizer import Tokenizer

@@ -22,8 +22,9 @@ from pathlib import Path
 from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.interface import EngineConfig, Row
 from qwen_edge.engine.memory_estimate import kv_bytes_per_token
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.native.instruction_sets import isa_name
 
 STEPS = 6
 FIRST = 32  # positions that are computed

@@ -35,10 +35,11 @@ from benchmarks.speed import BUFFER_BYTES
 from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.generate import Generation, Step
 from qwen_edge.engine.interface import EngineConfig, Logits, SamplingParams
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.speculation import MAX_DRAFTS
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.models import demo_path
 from qwen_edge.text.chat_template import encode_chat
 from qwen_edge.text.tokenizer import Tokenizer

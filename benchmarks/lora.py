@@ -27,10 +27,12 @@ from benchmarks.spread import paired_ratio, spread
 from qwen_edge.engine.adapter import adapter_bytes
 from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.interface import EngineConfig, Row
-from qwen_edge.engine.native import NativeEngine, isa_name
-from qwen_edge.model.adapter import PROJECTIONS, SETTINGS, WEIGHTS, open_adapter
+from qwen_edge.engine.native import NativeEngine
+from qwen_edge.model.adapter import PROJECTIONS, WEIGHTS, open_adapter
+from qwen_edge.model.adapter_settings import SETTINGS
 from qwen_edge.model.config import tensor_shapes
 from qwen_edge.model.packed import ModelConfig, PackedModel, open_model
+from qwen_edge.native.instruction_sets import isa_name
 
 RANKS = (8, 16, 64)
 PREFILL, DECODE = 128, 8

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from qwen_edge.engine.interface import Logits, SamplingParams
-from qwen_edge.engine.native import isa_name
 from qwen_edge.engine.sampler import Sampler
+from qwen_edge.native.instruction_sets import isa_name
 
 CASES = {
     "greedy": SamplingParams(temperature=0),

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.interface import EngineConfig, Row
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.model.packed import open_model
+from qwen_edge.native.instruction_sets import isa_name
 
 PREFILL = 512
 DECODE = 32

@@ -32,8 +32,9 @@ from types import TracebackType
 
 from benchmarks.spread import plain, spread
 from qwen_edge.engine.interface import EngineConfig, Row
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.native.instruction_sets import isa_name
 
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
 PERIOD = 0.01

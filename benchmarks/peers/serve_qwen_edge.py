@@ -14,10 +14,11 @@ from pathlib import Path
 from benchmarks.peers.pipe import serve
 from qwen_edge.engine.interface import EngineConfig, Row, SamplingParams
 from qwen_edge.engine.memory_estimate import kv_bytes_per_token
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.sampler import Sampler
 from qwen_edge.model.config import EMBEDDING
 from qwen_edge.model.packed import open_model
+from qwen_edge.native.instruction_sets import isa_name
 
 
 class Handlers:

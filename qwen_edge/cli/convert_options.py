@@ -14,7 +14,8 @@ from qwen_edge.cli.terminal import note, out, warn
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.host.storage import storage_of
-from qwen_edge.model.convert import Conversion, check_method, convert, stored_bits
+from qwen_edge.model.conversion import Conversion
+from qwen_edge.model.convert import check_method, convert, stored_bits
 from qwen_edge.model.layout_choice import Override, default_format, parse_override
 from qwen_edge.quant.methods import BEST_METHOD, read_calibration
 from qwen_edge.session.models import SUFFIX, store_path

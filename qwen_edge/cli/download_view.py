@@ -11,7 +11,8 @@ from qwen_edge.cli.terminal import Progress, note, progress
 from qwen_edge.host.download import Watch
 from qwen_edge.host.retry import Patience
 from qwen_edge.host.sizes import format_size
-from qwen_edge.session.pull import DownloadFolder, Offer
+from qwen_edge.session.pull_folder import DownloadFolder
+from qwen_edge.session.pull_offer import Offer
 
 
 class DownloadView:

@@ -36,17 +36,11 @@ from qwen_edge.host.storage import free_bytes
 from qwen_edge.model.layout_choice import DEFAULT_BITS
 from qwen_edge.quant.methods import BEST_CODEBOOK
 from qwen_edge.session.models import SHORT_NAMES, store_path
-from qwen_edge.session.pull import (
-    DownloadFolder,
-    Offer,
-    check_space,
-    is_made_of,
-    look,
-    refuse_other,
-    take_ready,
-)
 from qwen_edge.session.pull_files import GGUF, READY
+from qwen_edge.session.pull_folder import DownloadFolder
 from qwen_edge.session.pull_names import SOURCES, URL, Wanted, parse_wanted
+from qwen_edge.session.pull_offer import Offer, look
+from qwen_edge.session.pull_target import check_space, is_made_of, refuse_other, take_ready
 
 app = typer.Typer(
     help="Download a model and convert it.",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from qwen_edge.model.adapter import PROJECTIONS, Adapter, Module, damaged
+from qwen_edge.engine.native_calls import engine_library
+from qwen_edge.model.adapter import PROJECTIONS, Adapter, Module
+from qwen_edge.model.adapter_settings import damaged
 from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.native.checksum import checksum, checksum_at
 from qwen_edge.native.library import STATUS_FORMAT, check
@@ -53,7 +55,7 @@ def _padded(n: int) -> int:
 
 
 def create_adapter(
-    library: ctypes.CDLL, model: ctypes.c_void_p, adapter: Adapter, factor: float, threads: int
+    model: ctypes.c_void_p, adapter: Adapter, factor: float, threads: int
 ) -> ctypes.c_void_p:
     """The library's handle of an adapter; raises as ``NativeEngine.set_adapter`` does."""
     parts = (_Part * len(adapter.modules))()
@@ -68,7 +70,7 @@ def create_adapter(
             _type(module.b),
             module.scale * factor,
         )
-    handle = ctypes.c_void_p()
+    library, handle = engine_library(), ctypes.c_void_p()
     status = library.qe_adapter_create(model, parts, len(parts), threads, ctypes.byref(handle))
     for module in adapter.modules:
         # Read once, they would count as the process's own.

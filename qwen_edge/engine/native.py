@@ -9,168 +9,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
+from qwen_edge.engine.native_calls import CRow, SessionParams, engine_library
+from qwen_edge.engine.native_model import create_model
 from qwen_edge.errors import UsageError
 from qwen_edge.model.closing import Closing
-from qwen_edge.model.config import layer_orders
-from qwen_edge.model.packed import PackedModel, TensorInfo
+from qwen_edge.model.packed import PackedModel
 from qwen_edge.native.checksum import checksum
-from qwen_edge.native.library import STATUS_FORMAT, STATUS_IO, check, library_path, load
+from qwen_edge.native.instruction_sets import isa_name
+from qwen_edge.native.library import STATUS_FORMAT, STATUS_IO, check, library_path
 
 if TYPE_CHECKING:
     from qwen_edge.model.adapter import Adapter
 
 KV_TYPES = {"f16": 0, "int8": 1, "int4": 2, "f32": 3}
 ACTIVATIONS = {"int8": 0, "f32": 1}
-_TENSOR_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8": 3, "q4": 4}
-_LAYER_TENSORS = (
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.q_norm",
-    "self_attn.k_norm",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
-
-
-class _Config(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in (
-            "layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab",
-            "max_positions",
-        )),
-        ("rms_eps", ctypes.c_float),
-        ("rope_theta", ctypes.c_float),
-    )  # fmt: skip
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("bytes", ctypes.c_uint64),
-        ("type", ctypes.c_int32),
-        ("rows", ctypes.c_int32),
-        ("cols", ctypes.c_int32),
-        ("group", ctypes.c_int32),
-        ("has_min", ctypes.c_int32),
-        ("has_zero", ctypes.c_int32),
-        ("codebook", ctypes.c_int8 * 16),
-        ("levels", ctypes.c_float * 16),
-        ("unit", ctypes.c_float),
-    )
-
-
-class _Order(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("count", ctypes.c_uint64))
-
-
-class _SessionParams(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_int32) for name in (
-        "context", "sequences", "max_rows", "threads", "prefill_threads", "kv_type",
-        "fp32_activations",
-    ))  # fmt: skip
-
-
-class _Row(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_int32) for name in ("sequence", "position", "token", "wants_logits")
-    )
-
-
-def _library() -> ctypes.CDLL:
-    library = load()
-    if library.qe_session_logits.restype is not ctypes.c_void_p:
-        handle, integer = ctypes.c_void_p, ctypes.c_int32
-        library.qe_model_destroy.argtypes = [handle]
-        library.qe_model_destroy.restype = None
-        library.qe_session_destroy.argtypes = [handle]
-        library.qe_session_destroy.restype = None
-        library.qe_session_create.argtypes = [handle, handle, handle]
-        library.qe_session_forward.argtypes = [handle, handle, integer]
-        library.qe_session_truncate.argtypes = [handle, integer, integer]
-        library.qe_session_fork.argtypes = [handle, integer, integer, integer]
-        library.qe_session_stretch.argtypes = [handle, integer, integer]
-        library.qe_session_scratch_bytes.argtypes = [handle]
-        library.qe_session_scratch_bytes.restype = ctypes.c_uint64
-        pointer, size = ctypes.c_void_p, ctypes.c_uint64
-        library.qe_session_prefix_size.argtypes = [handle, integer, pointer, pointer]
-        library.qe_session_save_prefix.argtypes = [
-            handle, integer, integer, integer, size, pointer, pointer,
-        ]  # fmt: skip
-        library.qe_session_load_prefix.argtypes = [
-            handle, integer, integer, integer, integer, size, pointer, pointer,
-        ]  # fmt: skip
-        library.qe_session_set_adapter.argtypes = [handle, handle]
-        library.qe_adapter_bytes.argtypes = [handle]
-        library.qe_adapter_bytes.restype = ctypes.c_uint64
-        library.qe_adapter_destroy.argtypes = [handle]
-        library.qe_adapter_destroy.restype = None
-        library.qe_session_logits.argtypes = [handle, integer]
-        library.qe_isa_name.restype = ctypes.c_char_p
-        library.qe_isa_list.restype = ctypes.c_char_p
-        library.qe_session_logits.restype = ctypes.c_void_p
-    return library
-
-
-def isa_name() -> str:
-    """Name of the kernels in use, ``avx2`` say."""
-    library = _library()
-    check(library.qe_isa_select(None))
-    return str(library.qe_isa_name().decode())
-
-
-def available_isas() -> list[str]:
-    """Names of the kernels that this processor can run, the fastest first."""
-    return str(_library().qe_isa_list().decode()).split(",")
-
-
-def _tensor(model: PackedModel, info: TensorInfo) -> _Tensor:
-    codebook = info.codebook or (0,) * 16
-    return _Tensor(
-        model.address(info.name),
-        info.nbytes,
-        _TENSOR_TYPES[info.type],
-        info.rows,
-        info.cols,
-        info.group,
-        int(info.has_min),
-        int(info.has_zero),
-        (ctypes.c_int8 * 16)(*codebook),
-        (ctypes.c_float * 16)(*info.layout.levels),
-        info.layout.unit,
-    )
-
-
-def _create_model(model: PackedModel) -> ctypes.c_void_p:
-    c = model.config
-    names = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
-    names += [f"model.layers.{i}.{part}.weight" for i in range(c.layers) for part in _LAYER_TENSORS]
-    tensors = (_Tensor * len(names))()
-    for i, name in enumerate(names):
-        # A tied head is not in the file: its entry stays null.
-        if name in model.tensors:
-            tensors[i] = _tensor(model, model.tensors[name])
-    orders = [name for i in range(c.layers) for name in layer_orders(i)]
-    order_table = (_Order * len(orders))()
-    for i, name in enumerate(orders):
-        # Those that the file lacks stay null, too: columns in their own order.
-        if name in model.tensors:
-            order_table[i] = _Order(model.address(name), model.tensors[name].nbytes // 4)
-    config = _Config(
-        c.layers, c.hidden_size, c.intermediate_size, c.heads, c.kv_heads, c.head_dim, c.vocab_size,
-        c.max_positions, c.rms_norm_eps, c.rope_theta,
-    )  # fmt: skip
-    handle = ctypes.c_void_p()
-    check(
-        _library().qe_model_create(
-            ctypes.byref(config), tensors, len(names), order_table, ctypes.byref(handle)
-        )
-    )
-    return handle
 
 
 def _choice(name: str, value: str, choices: dict[str, int]) -> int:
@@ -201,7 +53,7 @@ class NativeEngine(Closing):
         self._model = model
         self._session, self._adapter = ctypes.c_void_p(), ctypes.c_void_p()
         threads = config.threads or _allowed_cores()
-        params = _SessionParams(
+        params = SessionParams(
             config.context,
             config.sequences,
             config.prefill_rows,
@@ -210,10 +62,10 @@ class NativeEngine(Closing):
             _choice("The KV cache type", config.kv_type, KV_TYPES),
             _choice("The activation type", config.activations, ACTIVATIONS),
         )
-        self._handle = _create_model(model)
+        self._handle = create_model(model)
         try:
             check(
-                _library().qe_session_create(
+                engine_library().qe_session_create(
                     self._handle, ctypes.byref(params), ctypes.byref(self._session)
                 )
             )
@@ -223,7 +75,7 @@ class NativeEngine(Closing):
         self._isa = isa_name()
         self._adapter_identity = b""
         self._code = 0
-        self._rows = (_Row * config.prefill_rows)()
+        self._rows = (CRow * config.prefill_rows)()
         self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
 
     def __del__(self) -> None:
@@ -240,9 +92,9 @@ class NativeEngine(Closing):
             )
         wanted = 0
         for i, row in enumerate(rows):
-            self._rows[i] = _Row(*row)
+            self._rows[i] = CRow(*row)
             wanted += bool(row.wants_logits)
-        library = _library()
+        library = engine_library()
         session = self._open_session()
         for sequence in {row.sequence for row in rows if 0 <= row.sequence < len(self._ids)}:
             # A Ctrl-C between the C call and the bookkeeping leaves more there than is known.
@@ -264,11 +116,11 @@ class NativeEngine(Closing):
         session = self._open_session()
         if 0 <= sequence < len(self._ids) and 0 <= length <= len(self._ids[sequence]):
             del self._ids[sequence][length:]
-        check(_library().qe_session_truncate(session, sequence, length))
+        check(engine_library().qe_session_truncate(session, sequence, length))
 
     def fork(self, source: int, target: int, length: int) -> None:
         """See ``Engine.fork``."""
-        check(_library().qe_session_fork(self._open_session(), source, target, length))
+        check(engine_library().qe_session_fork(self._open_session(), source, target, length))
         self._ids[target] = self._ids[source][:length]
 
     def stretch(self, length: int, sequence: int = 0) -> None:
@@ -285,7 +137,7 @@ class NativeEngine(Closing):
             MemoryLimitError: the KV cache could not grow.
             UsageError: a length is out of range.
         """
-        check(_library().qe_session_stretch(self._open_session(), sequence, length))
+        check(engine_library().qe_session_stretch(self._open_session(), sequence, length))
         ids = self._ids[sequence]
         ids += [ids[0]] * (length - len(ids))
 
@@ -306,7 +158,7 @@ class NativeEngine(Closing):
         """See ``Engine.prefix_size``."""
         size, parts = ctypes.c_uint64(), ctypes.c_uint64()
         check(
-            _library().qe_session_prefix_size(
+            engine_library().qe_session_prefix_size(
                 self._open_session(), length, ctypes.byref(size), ctypes.byref(parts)
             )
         )
@@ -320,7 +172,7 @@ class NativeEngine(Closing):
             raise UsageError("There are no {length} positions to save.", length=length)
         checksums = (ctypes.c_uint64 * self.prefix_size(length)[1])()
         number = ctypes.c_int32()
-        status = _library().qe_session_save_prefix(
+        status = engine_library().qe_session_save_prefix(
             self._open_session(), sequence, length, descriptor, offset, checksums,
             ctypes.byref(number),
         )  # fmt: skip
@@ -344,12 +196,12 @@ class NativeEngine(Closing):
         number = ctypes.c_int32()
         # Whatever interrupts this, a list of tokens that does not fit the cache must not remain.
         self.truncate(0, sequence)
-        status = _library().qe_session_load_prefix(
+        status = engine_library().qe_session_load_prefix(
             self._open_session(), sequence, len(ids), stored, descriptor, offset,
             (ctypes.c_uint64 * len(checksums))(*checksums), ctypes.byref(number),
         )  # fmt: skip
         if status == STATUS_FORMAT:
-            raise ValueError((_library().qe_last_error() or b"").decode())
+            raise ValueError((engine_library().qe_last_error() or b"").decode())
         if status == STATUS_IO:
             raise OSError(number.value, os.strerror(number.value))
         check(status)
@@ -372,33 +224,33 @@ class NativeEngine(Closing):
             from qwen_edge.engine.adapter import adapter_identity, create_adapter
 
             threads = max(self.config.threads or _allowed_cores(), self.config.prefill_threads)
-            handle = create_adapter(_library(), self._handle, adapter, factor, threads)
+            handle = create_adapter(self._handle, adapter, factor, threads)
             identity = adapter_identity(adapter, factor)
         try:
-            check(_library().qe_session_set_adapter(session, handle))
+            check(engine_library().qe_session_set_adapter(session, handle))
         except BaseException:
-            _library().qe_adapter_destroy(handle)
+            engine_library().qe_adapter_destroy(handle)
             raise
         self._ids = [[] for _ in self._ids]
-        _library().qe_adapter_destroy(self._adapter)
+        engine_library().qe_adapter_destroy(self._adapter)
         self._adapter, self._adapter_identity = handle, identity
 
     def scratch_bytes(self) -> int:
         """Bytes of scratch memory and adapter held now; the KV cache comes on top."""
-        scratch = int(_library().qe_session_scratch_bytes(self._open_session()))
-        adapter = _library().qe_adapter_bytes(self._adapter) if self._adapter else 0
+        scratch = int(engine_library().qe_session_scratch_bytes(self._open_session()))
+        adapter = engine_library().qe_adapter_bytes(self._adapter) if self._adapter else 0
         return scratch + int(adapter)
 
     def close(self) -> None:
         """See ``Engine.close``."""
         if self._session:
-            _library().qe_session_destroy(self._session)
+            engine_library().qe_session_destroy(self._session)
             self._session = ctypes.c_void_p()
         if self._adapter:
-            _library().qe_adapter_destroy(self._adapter)
+            engine_library().qe_adapter_destroy(self._adapter)
             self._adapter = ctypes.c_void_p()
         if self._handle:
-            _library().qe_model_destroy(self._handle)
+            engine_library().qe_model_destroy(self._handle)
             self._handle = ctypes.c_void_p()
 
     def _open_session(self) -> ctypes.c_void_p:

@@ -1,4 +1,4 @@
-"""LoRA adapters as PEFT saves them: adapter_config.json and adapter_model.safetensors.
+"""LoRA adapters as PEFT saves them: a folder with adapter_model.safetensors and its settings.
 
 The format, tensor names and patterns included, is PEFT's:
 https://huggingface.co/docs/peft/developer_guides/checkpoint. Like everything from outside, an
@@ -13,19 +13,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
-from qwen_edge.errors import DamagedModelError, ModelNotFoundError, UsageError
+from qwen_edge.errors import ModelNotFoundError, UsageError
+from qwen_edge.model.adapter_settings import SETTINGS, AdapterSettings, damaged
 from qwen_edge.model.closing import Closing
 from qwen_edge.model.config import ModelConfig, tensor_shapes
-from qwen_edge.model.container import ContainerError, parse, parse_json, show
+from qwen_edge.model.container import ContainerError, parse, show
 from qwen_edge.model.file_map import MappedFile
 from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.native.library import check, load
 from qwen_edge.quant.packing import TYPE_CODES
 
 WEIGHTS = "adapter_model.safetensors"
-SETTINGS = "adapter_config.json"
 PROJECTIONS = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -38,16 +38,10 @@ PROJECTIONS = (
 """What an adapter may change, in the native library's order."""
 MERGED_RANK = 256
 """The highest rank that is merged."""
-_SETTINGS_LIMIT = 4 << 20
 _PREFIX = "base_model.model."
 # PEFT leaves the adapter's name out of its files; other programs write it.
 _NAME = re.compile(r"(.+)\.lora_([AB])(?:\.default)?\.weight")
 _MODULE = re.compile(r"model\.layers\.(0|[1-9]\d{0,3})\.(.+)")
-# Patterns for ranks and scales are regular expressions. These are the ones that people write, and
-# none of them takes for ever.
-_PATTERN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\\.|\\d\+?|\.\*|[(|)])*\$?")
-_MOST_REPEATS = 3
-_PATTERN_LENGTH = 200
 
 
 class Module(NamedTuple):
@@ -124,16 +118,6 @@ class Adapter(Closing):
         self._file.close()
 
 
-def damaged(path: Path, problem: str) -> DamagedModelError:
-    """The error that an adapter cannot be used."""
-    return DamagedModelError(
-        "The adapter {path} cannot be used: {problem}.",
-        "Get the adapter again, and make sure that it was made for this model.",
-        path=path,
-        problem=problem,
-    )
-
-
 def open_adapter(path: Path, config: ModelConfig, most_rank: int = MERGED_RANK) -> Adapter:
     """Opens an adapter and checks that it fits a model.
 
@@ -148,7 +132,7 @@ def open_adapter(path: Path, config: ModelConfig, most_rank: int = MERGED_RANK) 
         UsageError: it is of a kind or a rank that is not supported.
     """
     folder, weights = _find(path)
-    settings = _Settings(folder / SETTINGS)
+    settings = AdapterSettings(folder / SETTINGS)
     try:
         file = MappedFile(weights)
     except OSError as error:
@@ -195,107 +179,8 @@ def _find(path: Path) -> tuple[Path, Path]:
     )
 
 
-class _Settings:
-    """adapter_config.json, read and checked."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            with MappedFile(path) as file:
-                if file.size > _SETTINGS_LIMIT:
-                    raise ContainerError("it is too large")
-                table = parse_json(file.read(0, file.size), "its text")
-            if not isinstance(table, dict):
-                raise ContainerError("it is not a JSON object")
-            self._check_kind(table)
-            self._rank = _rank(table.get("r"))
-            self._alpha = _alpha(table.get("lora_alpha"))
-            self._ranks = _patterns(table, "rank_pattern", _rank)
-            self._alphas = _patterns(table, "alpha_pattern", _alpha)
-            self._rooted = _switch(table, "use_rslora")
-        except OSError as error:
-            raise damaged(path, f"it cannot be read ({error.strerror})") from None
-        except ContainerError as error:
-            raise damaged(path, str(error)) from None
-
-    def _check_kind(self, table: Mapping[str, Any]) -> None:
-        kind = table.get("peft_type")
-        if kind != "LORA":
-            raise ContainerError(f"peft_type is {show(kind)}, not LORA")
-        targets = table.get("target_modules")
-        named = set(targets) if isinstance(targets, list) and _texts(targets) else set()
-        unsupported = {
-            "DoRA (use_dora)": _switch(table, "use_dora"),
-            "fan_in_fan_out": _switch(table, "fan_in_fan_out"),
-            "biases (bias)": table.get("bias", "none") != "none",
-            "lora_bias": _switch(table, "lora_bias"),
-            "modules_to_save": bool(table.get("modules_to_save")),
-            "trainable_token_indices": bool(table.get("trainable_token_indices")),
-            "target_parameters": bool(table.get("target_parameters")),
-            "layer_replication": bool(table.get("layer_replication")),
-            "adapted embeddings (embed_tokens, lm_head)": bool(
-                {name.rpartition(".")[2] for name in named} & {"embed_tokens", "lm_head"}
-            ),
-        }
-        for feature, used in unsupported.items():
-            if used:
-                raise UsageError(
-                    "The adapter {path} uses {feature}, which is not supported.",
-                    "Merge it with PEFT (merge_and_unload), and convert the result.",
-                    path=self._path,
-                    feature=feature,
-                )
-
-    def expected(self, module: str) -> tuple[int, float]:
-        """A module's rank, and the scale of its change."""
-        rank = next((value for key, value in self._ranks if key.match(module)), self._rank)
-        alpha = next((value for key, value in self._alphas if key.match(module)), self._alpha)
-        return rank, alpha / (math.sqrt(rank) if self._rooted else rank)
-
-
-def _rank(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= 1 << 16:
-        raise ContainerError(f"a rank is {show(value)}")
-    return value
-
-
-def _alpha(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e6:
-        raise ContainerError(f"a lora_alpha is {show(value)}")
-    return float(value)
-
-
-def _switch(table: Mapping[str, Any], key: str) -> bool:
-    value = table.get(key) or False
-    if not isinstance(value, bool):
-        raise ContainerError(f"{key} is {show(value)}, not true or false")
-    return value
-
-
-def _texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _patterns(table: Mapping[str, Any], key: str, read: Any) -> list[tuple[re.Pattern[str], Any]]:
-    patterns = table.get(key) or {}
-    if not isinstance(patterns, dict):
-        raise ContainerError(f"{key} is {show(patterns)}, not a table")
-    found = []
-    for text, value in patterns.items():
-        repeats = text.count("*") + text.count("+")
-        if len(text) > _PATTERN_LENGTH or repeats > _MOST_REPEATS or not _PATTERN.fullmatch(text):
-            raise ContainerError(f"{key} has the pattern {show(text)}, which is not supported")
-        try:
-            # As PEFT matches them.
-            pattern = re.compile(rf"(?:.*\.)?(?:{text})$")
-        except re.error:
-            raise ContainerError(f"{key} has the malformed pattern {show(text)}") from None
-        found.append((pattern, read(value)))
-    return found
-
-
 def _modules(
-    path: Path, file: MappedFile, settings: _Settings, config: ModelConfig
+    path: Path, file: MappedFile, settings: AdapterSettings, config: ModelConfig
 ) -> tuple[Module, ...]:
     try:
         entries = parse(file).entries
@@ -333,7 +218,7 @@ def _pairs(stored: Mapping[str, StoredTensor]) -> dict[str, dict[str, StoredTens
 def _module(
     name: str,
     pair: Mapping[str, StoredTensor],
-    settings: _Settings,
+    settings: AdapterSettings,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Module:
     def refuse(problem: str) -> NoReturn:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_edge.errors import DamagedModelError, UsageError
-from qwen_edge.model.calibrated import Stored, walk
+from qwen_edge.model.calibrated import walk
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.config import ORDERED, layer_orders
+from qwen_edge.model.conversion import Conversion, Progress, summarize
+from qwen_edge.model.convert_tensors import TensorConverter
 from qwen_edge.model.gguf import open_gguf
 from qwen_edge.model.layout_choice import (
     Override,
@@ -23,45 +24,12 @@ from qwen_edge.model.layout_choice import (
 )
 from qwen_edge.model.packed_header import TOKENIZER
 from qwen_edge.model.packed_writer import Description, PackedWriter
-from qwen_edge.model.source import Source, SourceTensor
-from qwen_edge.quant.error import QuantizationError
-from qwen_edge.quant.layout import TILE_ROWS, Layout
-from qwen_edge.quant.methods import METHODS, Guide, calibration_text
-from qwen_edge.quant.packing import measure_error, pack_codes
-from qwen_edge.quant.round_to_nearest import quantize
+from qwen_edge.model.source import Source
+from qwen_edge.quant.layout import Layout
+from qwen_edge.quant.methods import METHODS, calibration_text
 
 if TYPE_CHECKING:
     from qwen_edge.text.tokenizer import Tokenizer
-
-Progress = Callable[[int, int, str], None]
-"""Called with source bytes done, source bytes in all, and the tensor's name."""
-
-# Source bytes in memory at a time: enough work for all threads, little against the model.
-_SLICE_BYTES = 8 << 20
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What a conversion made.
-
-    Attributes:
-        path: the model file.
-        size: its bytes.
-        error: of all matrices together.
-        worst_name: the matrix with the largest relative error.
-        worst_error: its error.
-        kept: matrices whose codes were taken over as they are; what they are off by comes from
-            scales rounded to fp16.
-        matrices: of the model.
-    """
-
-    path: Path
-    size: int
-    error: QuantizationError
-    worst_name: str
-    worst_error: QuantizationError
-    kept: int
-    matrices: int
 
 
 def convert(
@@ -100,7 +68,8 @@ def convert(
         calibration: a text whose activations the methods other than ``nearest`` go by, in place of
             the one that comes with the package.
         threads: 0 for all cores.
-        progress: called before each slice, and at the end with an empty name.
+        progress: called with the source's bytes before each slice, and at the end with an empty
+            name.
         name: what the model is called, by default the source's name.
         origin: where the source comes from, by default what its path tells.
         tokenizer: a packed tokenizer to use in place of the source's.
@@ -135,7 +104,7 @@ def convert(
             writer.write(TOKENIZER, blob)
             for name, order in orders.items():
                 writer.write(name, order)
-            converted = _Tensors(source, layouts, writer, threads, progress)
+            converted = TensorConverter(source, layouts, writer, threads, progress)
             if method == "nearest":
                 for tensor in layouts:
                     converted.convert(tensor)
@@ -246,94 +215,6 @@ def _orders(source: Source) -> dict[str, bytes]:
             if order is not None:
                 orders[name] = order
     return orders
-
-
-class _Tensors:
-    """Converts tensors one by one, and keeps count."""
-
-    def __init__(
-        self,
-        source: Source,
-        layouts: Mapping[str, Layout],
-        writer: PackedWriter,
-        threads: int,
-        progress: Progress | None,
-    ) -> None:
-        self._source, self._layouts, self._writer = source, layouts, writer
-        self._threads, self._progress = threads, progress
-        self._total = sum(tensor.nbytes for tensor in source.tensors.values())
-        self._done = 0.0
-        self.errors: dict[str, QuantizationError] = {}
-
-    def convert(self, name: str, guide: Guide | None = None, keep: bool = False) -> Stored | None:
-        """Quantizes and writes a tensor; with ``keep`` its bytes come back."""
-        tensor, layout = self._source.tensors[name], self._layouts[name]
-        step = max(_SLICE_BYTES // tensor.row_bytes // TILE_ROWS, 1) * TILE_ROWS
-        error, kept = QuantizationError(), bytearray()
-        for begin in range(0, layout.rows, step):
-            if self._progress:
-                self._progress(int(self._done), self._total, name)
-            part = layout.with_rows(min(step, layout.rows - begin))
-            packed, slice_error = _convert_slice(
-                self._source.path, tensor, begin, part, guide or Guide(), self._threads
-            )
-            error += slice_error
-            self._writer.write(name, packed)
-            if keep:
-                kept += packed
-            tensor.release(begin, part.rows)
-            self._done += part.rows * (tensor.nbytes / layout.rows)
-        if len(tensor.shape) > 1:
-            self.errors[name] = error
-        return Stored(layout, kept) if keep else None
-
-    def finish(self) -> None:
-        if self._progress:
-            self._progress(self._total, self._total, "")
-
-
-def _convert_slice(
-    path: Path, tensor: SourceTensor, begin: int, part: Layout, guide: Guide, threads: int
-) -> tuple[bytearray, QuantizationError]:
-    packed = bytearray(part.nbytes)
-    target = (ctypes.c_ubyte * part.nbytes).from_buffer(packed)
-    try:
-        if is_held(tensor, part):
-            rows = tensor.codes(begin, part.rows)
-            pack_codes(part, rows.codes, rows.scales, rows.minimums, target)
-            floats = tensor.floats(begin, part.rows)
-            error = measure_error(part, target, floats.data, floats.type, threads)
-        else:
-            floats = tensor.floats(begin, part.rows)
-            error = quantize(
-                part,
-                floats.data,
-                floats.type,
-                target,
-                importance=guide.importance,
-                panels=guide.panels,
-                threads=threads,
-            )
-    except DamagedModelError as problem:
-        raise DamagedModelError(
-            "The checkpoint {path} cannot be used: in the tensor {name}, rows {begin} and on, "
-            "{reason}.",
-            "Download the checkpoint again.",
-            path=path,
-            name=tensor.name,
-            begin=begin,
-            reason=problem.values.get("reason", problem),
-        ) from None
-    return packed, error
-
-
-def summarize(
-    output: Path, size: int, errors: Mapping[str, QuantizationError], kept: int
-) -> Conversion:
-    """What was made, from the errors of its matrices by name."""
-    worst = max(errors, key=lambda name: errors[name].relative)
-    total = sum(errors.values(), QuantizationError())
-    return Conversion(output, size, total, worst, errors[worst], kept, len(errors))
 
 
 def _notes(

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.errors import UsageError
-from qwen_edge.model.checkpoint import CLASS_NAME, open_checkpoint
+from qwen_edge.model.checkpoint import open_checkpoint
+from qwen_edge.model.checkpoint_config import CLASS_NAME
 from qwen_edge.model.config import ARCHITECTURE, tensor_shapes
-from qwen_edge.model.convert import Conversion, summarize
+from qwen_edge.model.conversion import Conversion, Progress, summarize
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.model.packed_header import DTYPES, TOKENIZER
-from qwen_edge.model.packed_rows import PackedRows, Progress, slices
+from qwen_edge.model.packed_rows import PackedRows, slices
 from qwen_edge.model.replacing_file import ReplacingFile
 from qwen_edge.model.replacing_folder import ReplacingFolder
 from qwen_edge.model.safetensors_reader import SINGLE
+from qwen_edge.model.tensor_file import Place, TensorFile
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.layout import DENSE_BYTES, Layout
 from qwen_edge.quant.round_to_nearest import quantize
@@ -78,19 +80,18 @@ def export_checkpoint(
 def _write_weights(
     model: PackedModel, path: Path, floats: str, threads: int, progress: Progress | None
 ) -> dict[str, QuantizationError]:
-    header, offsets, size = _header(model, floats)
+    header, places, size = _header(model, floats)
     errors: dict[str, QuantizationError] = {}
-    with ReplacingFile(path, size) as file:
-        file.write(header, 0)
-        for name, place in offsets.items():
-            error = QuantizationError()
+    with TensorFile(path, size, places, [(header, 0)]) as file:
+        for name, place in places.items():
+            error, done = QuantizationError(), place.offset
             for rows in slices(model, model.tensors[name]):
                 if progress:
-                    progress(place, size, name)
+                    progress(done, size, name)
                 data, slice_error = _floats(rows, floats, threads)
                 error += slice_error
-                file.write(data, place)
-                place += len(data)
+                file.write(name, data)
+                done += len(data)
             if len(tensor_shapes(model.config)[name]) > 1:
                 errors[name] = error
         if progress:
@@ -99,10 +100,10 @@ def _write_weights(
     return errors
 
 
-def _header(model: PackedModel, floats: str) -> tuple[bytes, dict[str, int], int]:
-    """The file's beginning, the offset of each tensor in it, and its size."""
+def _header(model: PackedModel, floats: str) -> tuple[bytes, dict[str, Place], int]:
+    """The file's beginning, the place of each tensor in it, and its size."""
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offsets: dict[str, int] = {}
+    spans: dict[str, Place] = {}
     end = 0
     for name, shape in tensor_shapes(model.config).items():
         nbytes = math.prod(shape) * DENSE_BYTES[floats]
@@ -111,12 +112,12 @@ def _header(model: PackedModel, floats: str) -> tuple[bytes, dict[str, int], int
             "shape": list(shape),
             "data_offsets": [end, end + nbytes],
         }
-        offsets[name] = end
+        spans[name] = Place(end, nbytes)
         end += nbytes
     text = json.dumps(table, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     data = 8 + len(text)
-    places = {name: data + offset for name, offset in offsets.items()}
+    places = {name: Place(data + offset, nbytes) for name, (offset, nbytes) in spans.items()}
     return len(text).to_bytes(8, "little") + text, places, data + end
 
 

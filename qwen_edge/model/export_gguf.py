@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from qwen_edge.errors import UsageError
 from qwen_edge.model.config import ARCHITECTURE, tensor_shapes
-from qwen_edge.model.convert import Conversion, summarize
+from qwen_edge.model.conversion import Conversion, Progress, summarize
 from qwen_edge.model.gguf_metadata import (
     ADD_BOS,
     ARCHITECTURE_KEY,
@@ -28,7 +28,7 @@ from qwen_edge.model.gguf_names import gguf_name
 from qwen_edge.model.gguf_writer import GgufWriter, TensorPlan, Value
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.model.packed_header import TOKENIZER
-from qwen_edge.model.packed_rows import PackedRows, Progress, column_order, slices
+from qwen_edge.model.packed_rows import PackedRows, column_order, slices
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.gguf_blocks import BY_NAME, BlockType, from_codes, to_floats
 from qwen_edge.quant.layout import FP4, INT4, IQ4_NL, UINT4, Layout, WeightFormat

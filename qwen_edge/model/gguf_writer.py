@@ -6,7 +6,6 @@ import struct
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
 from qwen_edge.model.gguf import open_gguf
@@ -21,7 +20,7 @@ from qwen_edge.model.gguf_header import (
     UINT32,
     VERSIONS,
 )
-from qwen_edge.model.replacing_file import ReplacingFile
+from qwen_edge.model.tensor_file import Place, TensorFile
 from qwen_edge.quant.gguf_blocks import BlockType
 
 Value: TypeAlias = "str | bool | int | float | array[int] | Sequence[str]"
@@ -41,10 +40,8 @@ class TensorPlan(NamedTuple):
         return self.block.tensor_bytes(rows, self.shape[-1])
 
 
-class GgufWriter:
-    """Writes one file; use it as a context manager and end with ``finish``.
-
-    Leaving it without ``finish`` leaves nothing behind, and an existing file as it was.
+class GgufWriter(TensorFile):
+    """Writes one file as ``TensorFile`` does; end with ``finish``.
 
     Args:
         path: the file to make, or to replace.
@@ -70,35 +67,12 @@ class GgufWriter:
             header += struct.pack("<IQ", plan.block.number, end)
             end += _aligned(plan.nbytes)
         data = _aligned(len(header))
-        self._tensors = tensors
-        self._places = {name: data + offset for name, offset in offsets.items()}
-        self._written = dict.fromkeys(tensors, 0)
-        self._file = ReplacingFile(path, data + end)
-        try:
-            self._file.write(header.ljust(data, b"\0"), 0)
-            # Nothing may lie behind the last tensor's end, and the file ends aligned.
-            self._file.write(b"\0", data + end - 1)
-        except BaseException:
-            self._file.__exit__(None, None, None)
-            raise
-
-    @property
-    def size(self) -> int:
-        """Bytes of the finished file."""
-        return self._file.size
-
-    def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """Appends bytes to a tensor.
-
-        Raises:
-            ValueError: that is more than the tensor takes.
-            QwenEdgeError: the disk is full, or fails.
-        """
-        done, size = self._written[name], memoryview(data).nbytes
-        if done + size > self._tensors[name].nbytes:
-            raise ValueError(f"{name} takes {self._tensors[name].nbytes} bytes")
-        self._file.write(data, self._places[name] + done)
-        self._written[name] = done + size
+        places = {
+            name: Place(data + offset, tensors[name].nbytes) for name, offset in offsets.items()
+        }
+        # Nothing may lie behind the last tensor's end, and the file ends aligned.
+        rest = [(bytes(header.ljust(data, b"\0")), 0), (b"\0", data + end - 1)]
+        super().__init__(path, data + end, places, rest)
 
     def finish(self) -> None:
         """Syncs the file, opens it as a reader would, and gives it its name.
@@ -108,21 +82,7 @@ class GgufWriter:
             DamagedModelError: what was written does not make a model.
             QwenEdgeError: the disk fails.
         """
-        for name, plan in self._tensors.items():
-            if self._written[name] != plan.nbytes:
-                raise ValueError(f"{name} has {self._written[name]} of {plan.nbytes} bytes")
-        self._file.commit(lambda path: open_gguf(path).close())
-
-    def __enter__(self) -> GgufWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
+        self.commit(lambda path: open_gguf(path).close())
 
 
 def _aligned(size: int) -> int:

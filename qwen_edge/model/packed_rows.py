@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from qwen_edge.model.config import ORDERED
@@ -11,9 +11,6 @@ from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.quant.gguf_blocks import restore_columns
 from qwen_edge.quant.layout import TILE_ROWS, Layout
 from qwen_edge.quant.packing import Array, dequantize, unpack_codes
-
-Progress = Callable[[int, int, str], None]
-"""Called with bytes done, bytes in all, and the tensor's name."""
 
 # fp32 in memory at a time.
 _SLICE_BYTES = 16 << 20

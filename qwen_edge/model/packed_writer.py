@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from qwen_edge import __version__
@@ -19,7 +18,7 @@ from qwen_edge.model.packed_header import (
     HEADER_LIMIT,
     PADDING,
 )
-from qwen_edge.model.replacing_file import ReplacingFile
+from qwen_edge.model.tensor_file import Place, TensorFile
 from qwen_edge.quant.layout import Layout
 
 _QUANTIZATION_RESERVE = 4096
@@ -112,10 +111,8 @@ def _compose(
     return _Header(json.dumps(header, separators=compact).encode(), offsets, padding, end)
 
 
-class PackedWriter:
-    """Writes one model file; use it as a context manager and end with ``finish``.
-
-    Leaving it without ``finish`` leaves nothing behind, and an existing file as it was.
+class PackedWriter(TensorFile):
+    """Writes one model file as ``TensorFile`` does; end with ``finish``.
 
     Args:
         path: the file to make, or to replace.
@@ -129,38 +126,17 @@ class PackedWriter:
     def __init__(self, path: Path, description: Description, tensors: Mapping[str, Layout]) -> None:
         self._description = description
         self._tensors = dict(tensors)
-        self._written = dict.fromkeys(self._tensors, 0)
         # The header comes first in the file and is known last: the measured error is part of it.
         header = _compose(description, {}, self._tensors)
-        self._offsets = header.offsets
         self._data = -(-(8 + len(header.text) + _QUANTIZATION_RESERVE) // ALIGNMENT) * ALIGNMENT
         if self._data > HEADER_LIMIT:
             raise ValueError("the header is too large")
-        self._file = ReplacingFile(path, self._data + header.data_bytes)
-        try:
-            for offset, size in header.padding:
-                self._file.write(bytes(size), self._data + offset)
-        except BaseException:
-            self._file.__exit__(None, None, None)
-            raise
-
-    @property
-    def size(self) -> int:
-        """Bytes of the finished file."""
-        return self._file.size
-
-    def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """Appends bytes to a tensor. Tensors may come in any order, and take turns.
-
-        Raises:
-            ValueError: that is more than the tensor's layout takes.
-            QwenEdgeError: the disk is full, or fails.
-        """
-        done, size = self._written[name], memoryview(data).nbytes
-        if done + size > self._tensors[name].nbytes:
-            raise ValueError(f"{name} takes {self._tensors[name].nbytes} bytes")
-        self._file.write(data, self._data + self._offsets[name] + done)
-        self._written[name] = done + size
+        places = {
+            name: Place(self._data + header.offsets[name], layout.nbytes)
+            for name, layout in self._tensors.items()
+        }
+        padding = [(bytes(size), self._data + offset) for offset, size in header.padding]
+        super().__init__(path, self._data + header.data_bytes, places, padding)
 
     def finish(self, quantization: Mapping[str, object]) -> None:
         """Writes the header, syncs, opens the file as a reader would, and gives it its name.
@@ -173,23 +149,9 @@ class PackedWriter:
             DamagedModelError: what was written does not make a model.
             QwenEdgeError: the disk fails.
         """
-        for name, layout in self._tensors.items():
-            if self._written[name] != layout.nbytes:
-                raise ValueError(f"{name} has {self._written[name]} of {layout.nbytes} bytes")
         text = _compose(self._description, quantization, self._tensors).text
         space = self._data - 8
         if len(text) > space:
             raise ValueError("the quantization's description is too long")
-        self._file.write(space.to_bytes(8, "little") + text.ljust(space), 0)
-        self._file.commit(lambda path: open_model(path).close())
-
-    def __enter__(self) -> PackedWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
+        head = space.to_bytes(8, "little") + text.ljust(space)
+        self.commit(lambda path: open_model(path).close(), head)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen_edge.engine.native import isa_name
 from qwen_edge.host.caches import largest_cache
 from qwen_edge.host.device import read_device
+from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.bench_engine import bytes_per_token
 from qwen_edge.session.plan import Plan
 

@@ -141,7 +141,7 @@ def _version(package: str) -> str | None:
 
 
 def _kernels(findings: list[Finding]) -> Kernels | None:
-    from qwen_edge.engine.native import available_isas, isa_name
+    from qwen_edge.native.instruction_sets import available_isas, isa_name
 
     try:
         # A forced instruction set may be at fault while the library itself is sound.

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen_edge.engine.interface import EngineConfig
-from qwen_edge.engine.native import NativeEngine, isa_name
+from qwen_edge.engine.native import NativeEngine
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
+from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.footprint import INTERPRETER_BYTES, predict_peak
 from qwen_edge.session.memory import MemoryCap, memory_errors
 from qwen_edge.session.models import resolve

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from qwen_edge.errors import UsageError
 from qwen_edge.session.eval_models import Precision, Words, load_engines
-from qwen_edge.session.eval_reference import Reference, ReferenceWriter
+from qwen_edge.session.eval_reference import Reference
+from qwen_edge.session.eval_reference_writer import ReferenceWriter
 from qwen_edge.session.eval_result import Report
 from qwen_edge.session.eval_run import Run, Stepper, Watcher, checksum_of
 from qwen_edge.session.eval_text import EngineJudge, Judge, Text, TextEvaluation, cut_text

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError, UsageError
 from qwen_edge.host.part_file import RemoteFile
 from qwen_edge.host.sizes import format_size
+from qwen_edge.model.checkpoint_config import CONFIG
 from qwen_edge.model.safetensors_reader import INDEX, SINGLE
 from qwen_edge.session.pull_names import GGUF_SUFFIX, READY_SUFFIX
 
 CHECKPOINT, GGUF, READY = "checkpoint", "gguf", "ready"
-CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 # What a checkpoint's readers look at beside the weights; all but the first two may be missing.
 SIDE_FILES = (

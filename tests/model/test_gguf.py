@@ -12,7 +12,8 @@ import pytest
 
 from qwen_edge.errors import DamagedModelError, ModelNotFoundError
 from qwen_edge.model.chatml import CHATML
-from qwen_edge.model.convert import Conversion, convert
+from qwen_edge.model.conversion import Conversion
+from qwen_edge.model.convert import convert
 from qwen_edge.model.gguf import open_gguf
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.synthetic import byte_tokenizer_json

@@ -13,7 +13,8 @@ import pytest
 
 from qwen_edge.model import convert as conversion
 from qwen_edge.model.config import GenerationDefaults, tensor_shapes
-from qwen_edge.model.convert import Conversion, convert, stored_bits
+from qwen_edge.model.conversion import Conversion
+from qwen_edge.model.convert import convert, stored_bits
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.model.source import CodeRows, FloatRows, Source, SourceTensor
 from qwen_edge.quant.layout import UINT4, WeightFormat
