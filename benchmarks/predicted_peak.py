@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.model.packed import PackedModel, open_model
@@ -95,8 +95,11 @@ def program(model: Path, case: Case) -> list[str]:
     ]
 
 
-def measure(model: Path, case: Case, prompt: str, home: Path) -> tuple[int, int]:
-    """Runs a case; returns the peak resident bytes and the tokens that were in use."""
+def measure(model: Path, case: Case, prompt: str, home: Path) -> tuple[int, dict[str, Any]]:
+    """Runs a case; returns the peak resident bytes and what the program answered with ``--json``.
+
+    Of a stretched case the answer has the ``usage`` alone.
+    """
     if case.stretched:
         command = [sys.executable, "-c", STRETCHED, str(model), *map(str, case)]
     else:
@@ -115,8 +118,7 @@ def measure(model: Path, case: Case, prompt: str, home: Path) -> tuple[int, int]
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    used = json.loads(answer)["usage"]
-    return usage.ru_maxrss * 1024, used["prompt_tokens"] + used["completion_tokens"]
+    return usage.ru_maxrss * 1024, json.loads(answer)
 
 
 def compare(model: Path, home: Path, cases: Sequence[Case]) -> list[dict[str, object]]:
@@ -126,7 +128,8 @@ def compare(model: Path, home: Path, cases: Sequence[Case]) -> list[dict[str, ob
         prompts = {case: "" if case.stretched else prompt_of(opened, case.prompt) for case in cases}
     rows: list[dict[str, object]] = []
     for case in cases:
-        peak, used = measure(model, case, prompts[case], home)
+        peak, answer = measure(model, case, prompts[case], home)
+        used = answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
         engine = EngineConfig(case.context, case.kv, case.threads, case.threads)
         predicted = predict_peak(facts, engine, used)
         row = {

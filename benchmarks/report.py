@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.records import MissingError, Records
-from benchmarks.spread import Spread, paired_ratio, plain, spread
+from benchmarks.report_models import conversion_section, larger_section
+from benchmarks.spread import Spread, paired_ratio, plain, spread, table
 from benchmarks.targets import outcome, targets
 from benchmarks.unequal_cores import PLACES, share_of_sum
 
@@ -49,12 +50,6 @@ TABLES = {
     "avx2": ("Kernels for AVX2 beside llama.cpp built without AVX-512", "tokens/s", 1),
     "transformers": ("Decode beside transformers", "tokens/s", 1),
 }
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def target_table(records: Records) -> list[str]:
@@ -330,6 +325,8 @@ SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     unequal_cores_section,
     idle_section,
     soak_section,
+    conversion_section,
+    larger_section,
     arm_section,
 )
 

@@ -52,6 +52,8 @@ def quantized_tensors(
     """
     found: dict[str, QuantizedTensor] = {}
     for name, shape in shapes.items():
+        if len(shape) != 2:
+            continue  # A norm is none of the matrices, whatever the file says.
         kind = next((kind for kind in _KINDS if name + _STATE + kind in stored), None)
         if kind is not None:
             found[name] = FourBitTensor(name, shape, kind, stored)

@@ -36,8 +36,12 @@ def quantized_tensors(
     Raises:
         UnusableError: the blocks are not given, or a matrix lacks its factors.
     """
-    names = [name for name in shapes if name in stored and stored[name].dtype == "F8_E4M3"]
-    return {name: Fp8Tensor(name, shapes[name], _block(settings), stored) for name in names}
+    return {
+        name: Fp8Tensor(name, shape, _block(settings), stored)
+        for name, shape in shapes.items()
+        # A norm is none of the matrices, whatever the file says.
+        if len(shape) == 2 and name in stored and stored[name].dtype == "F8_E4M3"
+    }
 
 
 def _block(settings: Mapping[str, Any]) -> tuple[int, int]:

@@ -134,3 +134,27 @@ def test_unequal_cores_waiting_and_soak_are_told(tmp_path):
     assert "uses 0.100 (0.100 to 0.100) % of a core" in page
     assert "100 mixed requests" in page
     assert "8 open files" in page
+
+
+def test_conversions_and_larger_models_are_told(tmp_path):
+    case = {"size": "big", "method": "gptq", "codebook": "iq4_nl", "group": 32, "threads": 1,
+            "peak_mb": 1061.4, "peak_anonymous_mb": 1051.6, "cpu_seconds": 57.7,
+            "size_mb": 2264.2}  # fmt: skip
+    kills = {"size": "small", "layers": 2, "method": "nearest", "kills": 3, "seed": 0,
+             "found": {"no file": 2, "the old file": 1}}  # fmt: skip
+    record = {"cases": [case], "kills": [kills]}
+    (tmp_path / "convert.json").write_text(json.dumps(record))
+    answer = {"size": "big", "prompt_tokens": 15, "answer_tokens": 33, "context": 2048,
+              "peak_bytes": 2_000_000_000, "predicted_bytes": 2_100_000_000,
+              "model_bytes": 2_000_000_000, "kv_bytes_per_token": 0, "load_seconds": 0.1,
+              "first_token_seconds": 0.4, "prefill_tokens_per_second": 90.0,
+              "decode_tokens_per_second": 18.0, "bandwidth": [40e9, 40e9]}  # fmt: skip
+    (tmp_path / "larger.json").write_text(json.dumps({"answers": [answer]}))
+    page = report(Records(tmp_path))
+    assert row_of(page, "big | gptq") == (
+        "| big | gptq | iq4_nl, groups of 32 | 1061 (1052) | 57.7 s, 1 thread(s) | 2264 MB |"
+    )
+    assert "left no file 2 times, the old file 1 times" in page
+    assert row_of(page, "big | 48") == (
+        "| big | 48 of 2,048 | 2000 | 2100 (+5.0 %) | 0.500 | 90.0 | 18.0 (90 %) |"
+    )

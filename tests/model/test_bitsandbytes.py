@@ -236,3 +236,15 @@ def test_ctypes_rows_outlive_the_call(tmp_path: Path) -> None:
         codes = bytes(memoryview(rows.codes).cast("B"))
         assert len(codes) == 16 * tensor.cols == ctypes.sizeof(rows.codes)
         assert max(codes) <= 15
+
+
+def test_a_norm_is_never_quantized(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save(tmp_path / "in", "nf4")
+    tensors = load_file(tmp_path / "in" / "model.safetensors")
+    name = "model.norm.weight.quant_state.bitsandbytes__nf4"
+    tensors[name] = as_text(GOOD | {"shape": [128]})
+    save_file(tensors, tmp_path / "in" / "model.safetensors")
+    with pytest.raises(DamagedModelError, match="does not belong to a dense Qwen3 model"):
+        convert(tmp_path / "in", tmp_path / "out.qedge", tokenizer=BLOB)

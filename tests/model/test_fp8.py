@@ -147,3 +147,10 @@ def test_factors_that_are_not_finite(tmp_path: Path) -> None:
     fp8_checkpoint(folder, torch.float32)
     change(folder, {}, {f"{QUERY}_scale_inv": lambda t: t * float("inf")})
     assert "is not a finite number" in refused(folder)
+
+
+def test_a_norm_is_never_fp8(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    fp8_checkpoint(folder, torch.float32)
+    change(folder, {}, {"model.norm.weight": lambda t: t.to(torch.float8_e4m3fn)})
+    assert "its tensor model.norm.weight is F8_E4M3, not F32, F16 or BF16" in refused(folder)
