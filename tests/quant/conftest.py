@@ -31,6 +31,9 @@ class Packed:
                   for a in (self.scales, self.minimums)]  # fmt: skip
         if self.layout.type == "q8":
             levels = self.codes.view(np.int8).astype(np.float32)
+        elif self.layout.levels:
+            levels = np.array(self.layout.levels, np.float32)[self.codes]
+            spread[0] *= np.float32(self.layout.unit)
         else:
             levels = np.array(self.layout.codebook, np.float32)[self.codes]
         if self.layout.has_zero:

@@ -10,24 +10,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_edge.errors import UsageError
-from qwen_edge.quant.layout import CODEBOOKS, INT4, NF4, UINT4, Layout
+from qwen_edge.quant.layout import (
+    CODEBOOKS,
+    GROUPS,
+    INT4,
+    NF4,
+    UINT4,
+    Layout,
+    WeightFormat,
+    level_format,
+)
 from qwen_edge.quant.packing import pack_codes, random_tiles
 
+EXTRAS = st.sampled_from([(False, False), (True, False), (True, True)])
+# The codebooks that have names, and any other sixteen signed bytes.
+BOOKS = st.one_of(
+    st.sampled_from(list(CODEBOOKS.values())),
+    st.lists(st.integers(-128, 127), min_size=16, max_size=16).map(tuple),
+)
+GROUP = st.sampled_from(GROUPS)
+LEVELS = st.lists(st.floats(-1, 1, width=32), min_size=16, max_size=16).map(tuple)
+FORMATS = st.one_of(
+    st.builds(lambda g, extra, book: WeightFormat("q4", g, extra[0], book, extra[1]),
+              GROUP, EXTRAS, BOOKS),
+    st.builds(lambda g, extra: WeightFormat("q8", g, extra[0], (), extra[1]), GROUP, EXTRAS),
+    st.builds(level_format, LEVELS, GROUP),
+)  # fmt: skip
 LAYOUTS = st.builds(
-    lambda kind, rows, cols, group, codebook: Layout(
-        kind[0], rows, cols, group, kind[1], CODEBOOKS[codebook] if kind[0] == "q4" else (), kind[2]
-    ),
-    st.sampled_from(
-        [
-            (kind, *extra)
-            for kind in ("q4", "q8")
-            for extra in ((False, False), (True, False), (True, True))
-        ]
-    ),
+    WeightFormat.layout,
+    FORMATS,
     st.integers(1, 70),
     st.one_of(st.integers(1, 300), st.sampled_from([32, 64, 96, 128, 160, 256])),
-    st.sampled_from([32, 64, 128]),
-    st.sampled_from(sorted(CODEBOOKS)),
 )
 
 
@@ -45,7 +58,7 @@ def random_parts(layout: Layout, seed: int) -> tuple[Any, Any, Any]:
     return codes, halves[0], halves[1] if layout.has_min else np.zeros_like(halves[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(layout=LAYOUTS, seed=st.integers(0, 1000))
 def test_packing_agrees_with_the_description(native: Any, layout: Layout, seed: int) -> None:
     packed = native.pack(layout, *random_parts(layout, seed))
@@ -55,7 +68,7 @@ def test_packing_agrees_with_the_description(native: Any, layout: Layout, seed: 
     assert np.array_equal(packed.data, packed.tiles(padding))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(layout=LAYOUTS, seed=st.integers(0, 1000))
 def test_unpacking_and_dequantizing_are_exact(native: Any, layout: Layout, seed: int) -> None:
     packed = native.pack(layout, *random_parts(layout, seed))
@@ -65,6 +78,25 @@ def test_unpacking_and_dequantizing_are_exact(native: Any, layout: Layout, seed:
     assert np.array_equal(back.minimums.view(np.uint16), packed.minimums.view(np.uint16))
     values = native.dequantize(layout, packed.data)
     assert np.array_equal(values.view(np.uint32), packed.values().view(np.uint32))
+
+
+@settings(max_examples=150, deadline=None)
+@given(layout=LAYOUTS, seed=st.integers(0, 1000), data=st.data())
+def test_whole_tiles_are_packed_alike_alone(
+    native: Any, layout: Layout, seed: int, data: st.DataObject
+) -> None:
+    parts = random_parts(layout, seed)
+    whole = native.pack(layout, *parts)
+    begin = 16 * data.draw(st.integers(0, layout.tiles - 1))
+    end = min(layout.rows, begin + 16 * data.draw(st.integers(1, 4)))
+    part = layout.with_rows(end - begin)
+    slices = [np.ascontiguousarray(each[begin:end]) for each in parts]
+    alone = native.pack(part, *slices)
+    tile_bytes = layout.nbytes // layout.tiles
+    at = begin // 16 * tile_bytes
+    assert np.array_equal(alone.data, whole.data[at : at + part.nbytes])
+    values = native.dequantize(layout, whole.data)[begin:end]
+    assert np.array_equal(native.dequantize(part, alone.data), values)
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
