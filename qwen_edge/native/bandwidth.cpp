@@ -80,19 +80,15 @@ void measure(size_t bytes, int threads, int passes, double* seconds) {
   const int pieces = static_cast<int>(bytes / kPiece);
   const Buffer buffer(pieces * kPiece);
   const Reader reader = best_reader();
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, 1);
   std::atomic<uint64_t> sum{0};
   // The first pass, which wakes cores and fills the address tables, does not count.
   for (int pass = -1; pass < passes; ++pass) {
-    WorkCounter counter;
-    counter.reset();
     const auto start = std::chrono::steady_clock::now();
-    pool.run(threads, false, [&](int) {
-      uint64_t own = 0;
-      for (int begin, end; counter.take(pieces, 1, &begin, &end);) {
-        own ^= reader(buffer.data() + begin * kPiece, kPiece);
-      }
-      sum ^= own;
+    pool.run(threads, false, [&](int thread) {
+      pool.share(thread, pieces, 1, [&](int piece, int) {
+        sum.fetch_xor(reader(buffer.data() + piece * kPiece, kPiece), std::memory_order_relaxed);
+      });
     });
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
     if (pass >= 0) seconds[pass] = passed.count();

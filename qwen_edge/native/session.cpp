@@ -15,8 +15,8 @@ Session::Session(const Model& model, const IsaTable& isa, const SessionParams& p
       kernels_{&isa, params.fp32_activations ? &reference_table() : nullptr},
       params_(params),
       kv_shape_{params.kv_type, model.config.layers, model.config.kv_heads, model.config.head_dim},
-      pool_(std::max(params.threads, params.prefill_threads)),
-      counters_(static_cast<size_t>(model.config.layers) * kPhasesPerLayer + kPhasesPerCall) {
+      pool_(std::max(params.threads, params.prefill_threads),
+            model.config.layers * kPhasesPerLayer + kPhasesPerCall) {
   const ModelConfig& c = model.config;
   const int rows = params.max_rows;
   hidden_ = Activations(rows, c.hidden);
@@ -42,10 +42,11 @@ Session::Session(const Model& model, const IsaTable& isa, const SessionParams& p
       if (order) unordered = std::max({c.hidden, c.heads * c.head_dim, c.intermediate});
     }
   }
+  const size_t gate = static_cast<size_t>(std::max(rows, kFeedForwardGroups)) * kFeedForwardColumns;
   for (int i = 0; i < pool_.size(); ++i) {
-    threads_.push_back({Activations(1, c.hidden), AlignedArray<float>(rows * kFeedForwardColumns),
-                        AlignedArray<float>(rows * kFeedForwardColumns),
-                        AlignedArray<float>(unordered), AttentionScratch(queries, c.head_dim), 0});
+    threads_.push_back({Activations(1, c.hidden), AlignedArray<float>(gate),
+                        AlignedArray<float>(gate), AlignedArray<float>(unordered),
+                        AttentionScratch(queries, c.head_dim)});
   }
   balance_norms();
 }
@@ -129,7 +130,7 @@ void Session::set_adapter(const Adapter* adapter) {
     reduced.reset(static_cast<size_t>(params_.max_rows) * adapter->width());
     phases += kAdapterPhases;
   }
-  counters_ = std::vector<WorkCounter>(static_cast<size_t>(c.layers) * phases + kPhasesPerCall);
+  pool_.set_phases(c.layers * phases + kPhasesPerCall);
   adapter_ = adapter;
   reduced_ = std::move(reduced);
   for (const auto& sequence : sequences_) sequence->truncate(0);
@@ -252,8 +253,6 @@ void Session::forward(const Row* rows, int n) {
   plan_blocks();
   plan_items();
   reserve_positions();
-  for (WorkCounter& counter : counters_) counter.reset();
-  for (ThreadScratch& thread : threads_) thread.phase = 0;
   pool_.run(active_, n >= kLongPhaseRows, [this](int thread) { run_thread(thread); });
   for (int i = 0; i < n; ++i) sequences_[rows[i].sequence]->set_length(rows[i].position + 1);
 }

@@ -58,12 +58,11 @@ class Session {
   // What one thread needs for itself.
   struct ThreadScratch {
     Activations normed;        // [1, hidden]
-    AlignedArray<float> gate;  // [max_rows, 32]
-    AlignedArray<float> up;    // [max_rows, 32]
+    AlignedArray<float> gate;  // some columns of all rows
+    AlignedArray<float> up;
     // A row before its columns are put into an order; empty if the model has no orders.
     AlignedArray<float> unordered;
     AttentionScratch attention;
-    int phase;  // how many shared counters it has used in this call
   };
   // One KV head of a block over one part of the context.
   struct AttentionItem {
@@ -105,12 +104,11 @@ class Session {
   void project_add(const Matrix& weights, const Activations& input, const Adapter::Up& up,
                    int thread);
   void feed_forward(const LayerWeights& weights, const Adapter::Layer& adapter, int thread);
-  void feed_forward_piece(const LayerWeights& weights, const Adapter::Layer& adapter,
-                          const Activations& input, int piece, ThreadScratch& scratch);
+  void feed_forward_groups(const LayerWeights& weights, const Adapter::Layer& adapter,
+                           const Activations& input, int begin, int end, ThreadScratch& scratch);
   void compute_logits(int thread);
   void linear(const Matrix& weights, const Activations& input, int rows, int tile_begin,
               int tile_end, float* out, size_t out_stride) const;
-  WorkCounter& counter(int thread);
   int row_chunk(int rows) const;
 
   const Model& model_;
@@ -144,7 +142,6 @@ class Session {
   std::vector<int> first_partial_;  // of each block
   bool fused_store_ = false, split_ = false;
   int active_ = 1;
-  std::vector<WorkCounter> counters_;
 };
 
 }  // namespace qe

@@ -11,13 +11,15 @@ constexpr int kBlockRows = 32;
 // anyway.
 constexpr int kSplitPositions = 1024;
 constexpr int kTasksPerThread = 16;
-// Gate and up are computed 32 columns at a time: one activation group of the next projection.
+// Gate and up are computed by the activation group of the next projection. A call of few rows,
+// which waits for memory, reads up to kFeedForwardGroups of a matrix before it turns to the other.
 constexpr int kFeedForwardColumns = 32;
+constexpr int kFeedForwardGroups = 4;
 // Tiles are shared out in twos, because kernels multiply two at a time.
 constexpr int kTileStep = 2;
 // A call of so many rows has phases of a millisecond and more.
 constexpr int kLongPhaseRows = 16;
-// Shared counters used by a layer, and by the embedding and the head.
+// Phases of a layer, and by the embedding and the head.
 constexpr int kPhasesPerLayer = 11;
 // An adapter's part of a layer may have a phase for each of its inputs.
 constexpr int kAdapterPhases = 4;

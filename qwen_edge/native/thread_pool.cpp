@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 #include <system_error>
 
@@ -68,13 +69,15 @@ void Signal::wake() {
   }
 }
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads, int phases) {
   if (threads < 1 || threads >= static_cast<int>(kAllThreads)) {
     throw Error(kArgument, "the number of threads must be between 1 and 254");
   }
   members_ = std::make_unique<Member[]>(threads);
+  workers_.reserve(threads - 1);
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    set_phases(phases);
   } catch (const std::system_error&) {
     stop();
     throw Error(kMemory, "the worker threads could not be started");
@@ -85,6 +88,12 @@ ThreadPool::ThreadPool(int threads) {
 }
 
 ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::set_phases(int phases) {
+  for (int i = 0; i < size(); ++i) members_[i].left = std::make_unique<WorkRange[]>(phases);
+  done_ = std::make_unique<Done[]>(phases);
+  phases_ = phases;
+}
 
 void ThreadPool::stop() {
   function_ = nullptr;
@@ -99,6 +108,11 @@ void ThreadPool::start(int n, bool long_phases, Function function, const void* c
   long_phases_ = long_phases;
   active_ = n < 1 ? 1 : (n > size() ? size() : n);
   running_.store(active_ - 1, std::memory_order_relaxed);
+  for (int i = 0; i < active_; ++i) {
+    for (int p = 0; p < phases_; ++p) members_[i].left[p].reset();
+    members_[i].phase = 0;
+  }
+  for (int p = 0; p < phases_; ++p) done_[p].items.store(0, std::memory_order_relaxed);
   if (active_ == 1) {
     function(context, 0);
     return;
@@ -129,14 +143,50 @@ void ThreadPool::work(int thread) {
   }
 }
 
-void ThreadPool::await(int thread, const WorkCounter& work, int total) {
+// A thread's part of a phase before anybody has taken from it: equal parts, of whole steps.
+WorkRange::Items ThreadPool::initial(int thread, const Phase& work) const {
+  const int64_t steps = (work.total + work.step - 1) / work.step;
+  const auto boundary = [&](int i) {
+    return std::min(static_cast<int>(steps * i / active_) * work.step, work.total);
+  };
+  return {boundary(thread), boundary(thread + 1)};
+}
+
+// The next items for a thread: of its own, or else half of the most that is left to another, which
+// become its own.
+bool ThreadPool::take(int thread, int number, const Phase& work, WorkRange::Items* items) {
+  WorkRange& own = members_[thread].left[number];
+  if (own.take_front(initial(thread, work), work.step, work.shares, items)) return true;
+  for (;;) {
+    int victim = -1, most = 0;
+    for (int i = 0; i < active_; ++i) {
+      if (i == thread) continue;
+      const int left = members_[i].left[number].left(initial(i, work)).count();
+      if (left > most) {
+        victim = i;
+        most = left;
+      }
+    }
+    if (victim < 0) return false;
+    WorkRange::Items taken;
+    if (!members_[victim].left[number].take_back(initial(victim, work), work.step, &taken))
+      continue;
+    *items = {taken.begin,
+              taken.begin + WorkRange::share_of(taken.count(), work.step, work.shares)};
+    own.refill({items->end, taken.end});
+    return true;
+  }
+}
+
+void ThreadPool::await(int thread, const std::atomic<int>& done, int total) {
+  const auto finished = [&] { return done.load(std::memory_order_acquire) == total; };
   for (int i = 0; i < kSpins; ++i) {
     pause_cpu();
-    if (work.finished(total)) return;
+    if (finished()) return;
   }
   for (bool first = true;; first = false) {
     const uint32_t seen = passed_.value();
-    if (work.finished(total)) return;
+    if (finished()) return;
     for (int i = 0; i < active_ && long_phases_ && !first; ++i) {
       if (i != thread && members_[i].holds_items.load(std::memory_order_relaxed)) {
         fetch(members_[i]);

@@ -1,12 +1,13 @@
 // A persistent pool whose threads run one job together.
 //
-// The caller is thread 0. A job is a sequence of phases; the items of a phase are shared out as the
-// threads ask for them, so that a fast core takes more of them. A phase is over when all of its
-// items are done, wherever the threads are: one that the system has taken off its core between two
-// phases holds nobody up, and finds its place again when it goes on. One that was taken off in the
-// middle of an item is brought to the core of a thread that waits for it, where phases are long
-// enough for that to be worth it. Waiting spins for a
-// bounded time and then sleeps on a futex, so that an idle pool uses no processor.
+// The caller is thread 0. A job is a sequence of phases. Of a phase's items each thread has a range
+// of its own, so that it reads memory in one stream; whoever is through with his takes half of what
+// is left to another, so that a fast core does more of them. A phase is over when all of its items
+// are done, wherever the threads are: one that the system has taken off its core between two phases
+// holds nobody up, and finds its place again when it goes on. One that was taken off in the middle
+// of an item is brought to the core of a thread that waits for it, where phases are long enough for
+// that to be worth it. Waiting spins for a bounded time and then sleeps on a futex, so that an idle
+// pool uses no processor.
 #pragma once
 
 #include <sched.h>
@@ -39,61 +40,75 @@ class Signal {
   std::atomic<int32_t> sleepers_{0};
 };
 
-// Items [0, total) of a phase, handed out in runs.
-class WorkCounter {
+// The items of one phase that a thread has still to do, as one word that others can take from.
+class WorkRange {
  public:
-  void reset() {
-    next_.store(0, std::memory_order_relaxed);
-    done_.store(0, std::memory_order_relaxed);
-  }
-  // Takes the next run of at most `chunk` items; returns false when none are left.
-  bool take(int total, int chunk, int* begin, int* end) {
-    // A thread that comes late must not push the counter on for ever.
-    if (next_.load(std::memory_order_relaxed) >= total) return false;
-    const int first = next_.fetch_add(chunk, std::memory_order_relaxed);
-    if (first >= total) return false;
-    *begin = first;
-    *end = first + chunk < total ? first + chunk : total;
-    return true;
-  }
-  // Takes a share of what is left, in multiples of `step` items: long runs first, which read memory
-  // in one stream, and ever shorter ones, so that the threads come to the end together. The share
-  // is small enough for a slow core not to be the last with its first one.
-  bool take_share(int total, int step, int threads, int* begin, int* end) {
-    int first = next_.load(std::memory_order_relaxed), size;
-    do {
-      if (first >= total) return false;
-      const int left = total - first;
-      size = threads == 1 ? left : left / (kShares * threads) / step * step;
-      if (size < step) size = left < step ? left : step;
-    } while (!next_.compare_exchange_weak(first, first + size, std::memory_order_relaxed));
-    *begin = first;
-    *end = first + size;
-    return true;
+  void reset() { word_.store(kUntouched, std::memory_order_relaxed); }
+
+  struct Items {
+    int begin, end;
+    int count() const { return end - begin; }
+  };
+
+  // What is left. Until somebody has touched it, that is `initial`.
+  Items left(const Items& initial) const { return unpack(word_.load(relaxed), initial); }
+
+  // Takes items from the front, where the owner goes on in memory: a share of what is left, in
+  // whole steps, or one step. False if nothing is left.
+  bool take_front(const Items& initial, int step, int shares, Items* taken) {
+    uint64_t seen = word_.load(relaxed);
+    for (;;) {
+      const Items own = unpack(seen, initial);
+      if (own.count() <= 0) return false;
+      *taken = {own.begin, own.begin + share_of(own.count(), step, shares)};
+      if (word_.compare_exchange_weak(seen, pack({taken->end, own.end}), relaxed)) return true;
+    }
   }
 
-  // Counts items that are done; true for the last of them.
-  bool finish(int items, int total) {
-    return done_.fetch_add(items, std::memory_order_acq_rel) + items == total;
+  // Takes half of the steps, from the back. False if the range has changed since it was `seen`, or
+  // is empty.
+  bool take_back(const Items& initial, int step, Items* taken) {
+    uint64_t seen = word_.load(relaxed);
+    const Items others = unpack(seen, initial);
+    if (others.count() <= 0) return false;
+    *taken = {others.begin + others.count() / step / 2 * step, others.end};
+    return word_.compare_exchange_strong(seen, pack({others.begin, taken->begin}), relaxed);
   }
-  bool finished(int total) const { return done_.load(std::memory_order_acquire) == total; }
+
+  // For the owner of an empty range, which nobody takes from.
+  void refill(const Items& items) { word_.store(pack(items), relaxed); }
+
+  static int share_of(int left, int step, int shares) {
+    const int size = left / shares / step * step;
+    return size >= step ? size : left < step ? left : step;
+  }
 
  private:
-  static constexpr int kShares = 4;
-  // A line of its own: the counters of neighbouring phases are used by different threads.
-  alignas(64) std::atomic<int> next_{0};
-  std::atomic<int> done_{0};
+  static constexpr auto relaxed = std::memory_order_relaxed;
+  // No packed range is 0: the end is counted from 1.
+  static constexpr uint64_t kUntouched = 0;
+  static uint64_t pack(const Items& items) {
+    return static_cast<uint64_t>(items.end + 1) << 32 | static_cast<uint32_t>(items.begin);
+  }
+  static Items unpack(uint64_t word, const Items& initial) {
+    if (word == kUntouched) return initial;
+    return {static_cast<int>(word & 0xffffffff), static_cast<int>(word >> 32) - 1};
+  }
+
+  std::atomic<uint64_t> word_{kUntouched};
 };
 
 class ThreadPool {
  public:
-  // Throws Error(kMemory) if the threads cannot be started.
-  explicit ThreadPool(int threads);
+  // `phases`: the most of a job. Throws Error(kMemory) if the threads cannot be started.
+  ThreadPool(int threads, int phases);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
+  // Not while a job runs.
+  void set_phases(int phases);
 
   // Runs job(thread) on threads 0 .. n - 1 and returns when all have finished. The job must not
   // throw. With `long_phases`, of a millisecond and more, moving a thread that is waited for to
@@ -105,26 +120,28 @@ class ThreadPool {
         [](const void* context, int thread) { (*static_cast<const Job*>(context))(thread); }, &job);
   }
 
-  // A phase of the running job, called by all of its threads: body(begin, end) for runs of at most
-  // `chunk` items. Returns when all items are done, by whomever. Only between taking items and
-  // returning from the body may a thread touch what the phases share.
+  // The next phase of the running job, called by all of its threads: body(begin, end) for runs of
+  // `step` items, or fewer at the end. Returns when all items are done, by whomever. Only between
+  // taking items and returning from the body may a thread touch what the phases share.
   template <typename Body>
-  void share(int thread, WorkCounter& work, int total, int chunk, const Body& body) {
-    const auto take = [&](int* begin, int* end) { return work.take(total, chunk, begin, end); };
-    phase(thread, work, total, take, body);
+  void share(int thread, int total, int step, const Body& body) {
+    phase(thread, {total, step, kSingleSteps}, body);
   }
 
-  // Likewise in shares that shrink, of whole steps.
+  // Likewise in runs of several steps, long ones first: a call of the body costs something.
   template <typename Body>
-  void share_shrinking(int thread, WorkCounter& work, int total, int step, const Body& body) {
-    const auto take = [&](int* begin, int* end) {
-      return work.take_share(total, step, active_, begin, end);
-    };
-    phase(thread, work, total, take, body);
+  void share_shrinking(int thread, int total, int step, const Body& body) {
+    phase(thread, {total, step, active_ == 1 ? 1 : kShares}, body);
   }
 
  private:
   using Function = void (*)(const void* context, int thread);
+
+  static constexpr int kShares = 4, kSingleSteps = 1 << 30;
+
+  struct Phase {
+    int total, step, shares;
+  };
 
   // What the others know of a thread.
   struct alignas(64) Member {
@@ -135,32 +152,46 @@ class ThreadPool {
     std::atomic<int> state{kAway};
     int moved_to = 0;
     cpu_set_t allowed;
+    // What is left to it of each phase, and the phase that it is in.
+    alignas(64) std::unique_ptr<WorkRange[]> left;
+    int phase = 0;
   };
 
-  template <typename Take, typename Body>
-  void phase(int thread, WorkCounter& work, int total, const Take& take, const Body& body) {
+  // A line of its own: those of neighbouring phases are used by different threads.
+  struct alignas(64) Done {
+    std::atomic<int> items{0};
+  };
+
+  template <typename Body>
+  void phase(int thread, const Phase& work, const Body& body) {
+    const int number = members_[thread].phase++;
     std::atomic<bool>& holds_items = members_[thread].holds_items;
-    int done = 0, begin, end;
-    while (take(&begin, &end)) {
+    int done = 0;
+    for (WorkRange::Items items; take(thread, number, work, &items);) {
       if (done == 0) holds_items.store(true, std::memory_order_relaxed);
-      body(begin, end);
-      done += end - begin;
+      body(items.begin, items.end);
+      done += items.count();
     }
     if (active_ == 1) return;
+    std::atomic<int>& all_done = done_[number].items;
     if (done > 0) {
       holds_items.store(false, std::memory_order_relaxed);
-      if (work.finish(done, total)) passed_.advance();
+      if (all_done.fetch_add(done, std::memory_order_acq_rel) + done == work.total) {
+        passed_.advance();
+      }
     }
     if (members_[thread].state.load(std::memory_order_relaxed) > Member::kInJob) {
       move_back(members_[thread], Member::kInJob);
     }
-    if (!work.finished(total)) await(thread, work, total);
+    if (all_done.load(std::memory_order_acquire) != work.total) await(thread, all_done, work.total);
   }
 
+  bool take(int thread, int number, const Phase& work, WorkRange::Items* items);
+  WorkRange::Items initial(int thread, const Phase& work) const;
   void start(int n, bool long_phases, Function function, const void* context);
   void work(int thread);
   void stop();
-  void await(int thread, const WorkCounter& work, int total);
+  void await(int thread, const std::atomic<int>& done, int total);
   void await_workers();
   void fetch(Member& member);
   void enter(Member& member);
@@ -169,6 +200,8 @@ class ThreadPool {
 
   std::vector<std::thread> workers_;
   std::unique_ptr<Member[]> members_;
+  std::unique_ptr<Done[]> done_;
+  int phases_ = 0;
   // The job's number in the high bits, how many threads take part in the low ones: a worker that
   // wakes late decides from the one word that it read whether this job is its own.
   Signal started_;

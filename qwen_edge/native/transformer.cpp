@@ -1,5 +1,4 @@
-// The forward pass: every thread runs it from end to end, sharing each phase's work through a
-// counter.
+// The forward pass: every thread runs it from end to end, sharing each phase's work.
 #include <algorithm>
 #include <cmath>
 
@@ -13,8 +12,6 @@ namespace {
 const Adapter::Layer kNoAdapter;
 
 }  // namespace
-
-WorkCounter& Session::counter(int thread) { return counters_[threads_[thread].phase++]; }
 
 // Neighbouring rows share cache lines: as many of them as possible go to one thread.
 int Session::row_chunk(int rows) const { return std::clamp(rows / (active_ * 2), 1, 16); }
@@ -36,7 +33,7 @@ void Session::linear(const Matrix& weights, const Activations& input, int rows, 
 
 void Session::run_thread(int thread) {
   const int n = static_cast<int>(rows_.size());
-  pool_.share(thread, counter(thread), n, 1, [&](int row, int) { prepare_row(row); });
+  pool_.share(thread, n, 1, [&](int row, int) { prepare_row(row); });
   for (int layer = 0; layer < model_.config.layers; ++layer) run_layer(layer, thread);
   if (!logit_rows_.empty()) compute_logits(thread);
 }
@@ -70,7 +67,7 @@ void Session::arrange(Activations& rows, int cols, const int32_t* order, int thr
   if (order == nullptr) return;
   const int n = static_cast<int>(rows_.size());
   float* unordered = threads_[thread].unordered.data();
-  pool_.share(thread, counter(thread), n, row_chunk(n), [&](int begin, int end) {
+  pool_.share(thread, n, row_chunk(n), [&](int begin, int end) {
     for (int i = begin; i < end; ++i) {
       float* row = rows.row(i);
       std::copy_n(row, cols, unordered);
@@ -91,13 +88,13 @@ void Session::share_normalized(const float* weight, const int32_t* order,
   const int n = rows ? static_cast<int>(rows->size()) : static_cast<int>(rows_.size());
   const auto source = [&](int i) { return rows ? (*rows)[i] : i; };
   if (n > 1) {
-    pool_.share(thread, counter(thread), n, row_chunk(n), [&](int begin, int end) {
+    pool_.share(thread, n, row_chunk(n), [&](int begin, int end) {
       for (int i = begin; i < end; ++i) {
         normalize_row(weight, order, source(i), thread, normed_, i, n);
       }
       reduce(down, normed_, begin, end, 0, down.tiles);
     });
-    pool_.share_shrinking(thread, counter(thread), total, step,
+    pool_.share_shrinking(thread, total, step,
                           [&](int begin, int end) { body(normed_, begin, end); });
     return;
   }
@@ -108,12 +105,12 @@ void Session::share_normalized(const float* weight, const int32_t* order,
     ready = true;
   };
   if (down.tiles > 0) {
-    pool_.share(thread, counter(thread), down.tiles, 1, [&](int begin, int end) {
+    pool_.share(thread, down.tiles, 1, [&](int begin, int end) {
       prepare();
       reduce(down, own, 0, 1, begin, end);
     });
   }
-  pool_.share_shrinking(thread, counter(thread), total, step, [&](int begin, int end) {
+  pool_.share_shrinking(thread, total, step, [&](int begin, int end) {
     prepare();
     body(own, begin, end);
   });
@@ -140,10 +137,10 @@ void Session::share_reduced(const Adapter::Down& down, const Activations& input,
   const int rows = static_cast<int>(rows_.size());
   if (down.tiles == 0) return;
   if (rows == 1) {
-    pool_.share(thread, counter(thread), down.tiles, 1,
+    pool_.share(thread, down.tiles, 1,
                 [&](int begin, int end) { reduce(down, input, 0, 1, begin, end); });
   } else {
-    pool_.share(thread, counter(thread), rows, row_chunk(rows),
+    pool_.share(thread, rows, row_chunk(rows),
                 [&](int begin, int end) { reduce(down, input, begin, end, 0, down.tiles); });
   }
 }
@@ -317,15 +314,15 @@ void Session::attention(int layer, int thread) {
   AttentionScratch& scratch = threads_[thread].attention;
   if (!fused_store_) {
     const int rows = static_cast<int>(rows_.size());
-    pool_.share(thread, counter(thread), rows, 1, [&](int row, int) {
+    pool_.share(thread, rows, 1, [&](int row, int) {
       for (int h = 0; h < kv_heads; ++h) store_keys_values(layer, row, h);
     });
   }
-  pool_.share(thread, counter(thread), static_cast<int>(items_.size()), 1,
+  pool_.share(thread, static_cast<int>(items_.size()), 1,
               [&](int item, int) { attend_item(layer, items_[item], scratch); });
   if (split_) {
     const int merges = static_cast<int>(blocks_.size()) * kv_heads;
-    pool_.share(thread, counter(thread), merges, 1, [&](int i, int) {
+    pool_.share(thread, merges, 1, [&](int i, int) {
       if (blocks_[i / kv_heads].splits > 1) {
         merge_splits(layer, i / kv_heads, i % kv_heads, scratch.whole);
       }
@@ -337,35 +334,37 @@ void Session::project_add(const Matrix& weights, const Activations& input, const
                           int thread) {
   const int rows = static_cast<int>(rows_.size());
   const size_t stride = hidden_.cols();
-  pool_.share_shrinking(thread, counter(thread), weights.tiles(), kTileStep,
-                        [&](int begin, int end) {
-                          linear(weights, input, rows, begin, end, projected_.data(), stride);
-                          const int column = begin * kTileRows;
-                          add_adapted(up, begin, end - begin, projected_.data() + column, stride);
-                          const int columns = std::min(end * kTileRows, weights.rows) - column;
-                          for (int i = 0; i < rows; ++i) {
-                            kernels_.isa->add(hidden_.row(i) + column,
-                                              projected_.data() + i * stride + column, columns);
-                          }
-                        });
+  pool_.share_shrinking(thread, weights.tiles(), kTileStep, [&](int begin, int end) {
+    linear(weights, input, rows, begin, end, projected_.data(), stride);
+    const int column = begin * kTileRows;
+    add_adapted(up, begin, end - begin, projected_.data() + column, stride);
+    const int columns = std::min(end * kTileRows, weights.rows) - column;
+    for (int i = 0; i < rows; ++i) {
+      kernels_.isa->add(hidden_.row(i) + column, projected_.data() + i * stride + column, columns);
+    }
+  });
 }
 
 void Session::feed_forward(const LayerWeights& weights, const Adapter::Layer& adapter, int thread) {
   constexpr int kTiles = kFeedForwardColumns / kTileRows;
-  const int pieces = (weights.gate.tiles() + kTiles - 1) / kTiles;
+  const int groups = (weights.gate.tiles() + kTiles - 1) / kTiles;
+  const int room = static_cast<int>(threads_[thread].gate.size()) / kFeedForwardColumns;
+  const int most = std::clamp(room / static_cast<int>(rows_.size()), 1, kFeedForwardGroups);
   share_normalized(weights.post_norm, weights.order[kGateUp], nullptr, adapter.down[kGateUp],
-                   thread, pieces, 1, [&](const Activations& input, int begin, int end) {
-                     for (int piece = begin; piece < end; ++piece) {
-                       feed_forward_piece(weights, adapter, input, piece, threads_[thread]);
+                   thread, groups, 1, [&](const Activations& input, int begin, int end) {
+                     for (int group = begin; group < end; group += most) {
+                       feed_forward_groups(weights, adapter, input, group,
+                                           std::min(end, group + most), threads_[thread]);
                      }
                    });
 }
 
-// Gate, up and their product for kFeedForwardColumns columns.
-void Session::feed_forward_piece(const LayerWeights& weights, const Adapter::Layer& adapter,
-                                 const Activations& input, int piece, ThreadScratch& scratch) {
+// Gate, up and their product for some groups of columns.
+void Session::feed_forward_groups(const LayerWeights& weights, const Adapter::Layer& adapter,
+                                  const Activations& input, int begin, int end,
+                                  ThreadScratch& scratch) {
   constexpr int kTiles = kFeedForwardColumns / kTileRows;
-  const int rows = static_cast<int>(rows_.size());
+  const int rows = static_cast<int>(rows_.size()), stride = (end - begin) * kFeedForwardColumns;
   const auto slice = [](Matrix matrix, int tile, int tile_count) {
     const size_t row_bytes = matrix.type == Type::kF32 ? 4 : 2;
     matrix.data +=
@@ -375,24 +374,22 @@ void Session::feed_forward_piece(const LayerWeights& weights, const Adapter::Lay
   };
   const bool ready = kernels_.reference == nullptr && !weights.order[kDown];
   const bool keep = !ready || weights.down.group == 0 || adapter.down[kDown].tiles > 0;
-  const int count = std::min(weights.gate.tiles() - piece * kTiles, kTiles);
-  const int column = piece * kFeedForwardColumns;
-  const Matrix gate = slice(weights.gate, piece * kTiles, count);
-  linear(gate, input, rows, 0, count, scratch.gate.data(), kFeedForwardColumns);
-  linear(slice(weights.up, piece * kTiles, count), input, rows, 0, count, scratch.up.data(),
-         kFeedForwardColumns);
-  add_adapted(adapter.up[kGatePart], piece * kTiles, count, scratch.gate.data(),
-              kFeedForwardColumns);
-  add_adapted(adapter.up[kUpPart], piece * kTiles, count, scratch.up.data(), kFeedForwardColumns);
+  const int tile = begin * kTiles, column = begin * kFeedForwardColumns;
+  const int tiles = std::min(weights.gate.tiles(), end * kTiles) - tile;
+  const Matrix gate = slice(weights.gate, tile, tiles);
+  linear(gate, input, rows, 0, tiles, scratch.gate.data(), stride);
+  linear(slice(weights.up, tile, tiles), input, rows, 0, tiles, scratch.up.data(), stride);
+  add_adapted(adapter.up[kGatePart], tile, tiles, scratch.gate.data(), stride);
+  add_adapted(adapter.up[kUpPart], tile, tiles, scratch.up.data(), stride);
   for (int i = 0; i < rows; ++i) {
-    const size_t at = static_cast<size_t>(i) * kFeedForwardColumns;
+    const size_t at = static_cast<size_t>(i) * stride;
     // Only kernels and adapters that take fp32 activations need them for longer than this, and
     // whoever puts them into another order.
     float* out = keep ? activated_.row(i) + column : &scratch.gate[at];
     kernels_.isa->silu_mul(&scratch.gate[at], &scratch.up[at], gate.rows, out);
     if (ready) {
-      // The last piece may be narrower than a group.
-      if (!keep) std::fill(out + gate.rows, out + kFeedForwardColumns, 0.0f);
+      // The last group may be narrower than the others.
+      if (!keep) std::fill(out + gate.rows, out + stride, 0.0f);
       activated_.quantize(*kernels_.isa, i, rows, column, out, gate.rows);
     }
   }

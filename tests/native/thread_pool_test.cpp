@@ -48,12 +48,11 @@ void sleep_milliseconds(int time) { std::this_thread::sleep_for(std::chrono::mil
 struct Chain {
   static constexpr int kPhases = 40, kItems = 37;
 
-  Chain() : values(kPhases, std::vector<int>(kItems)), counters(kPhases) {}
+  Chain() : values(kPhases, std::vector<int>(kItems)) {}
 
   // Computes phase by phase; before(thread, phase, item) may hold a thread up.
   template <typename Before>
   void run(qe::ThreadPool& pool, int threads, const Before& before) {
-    for (qe::WorkCounter& counter : counters) counter.reset();
     for (std::vector<int>& phase : values) std::fill(phase.begin(), phase.end(), 0);
     pool.run(threads, true, [&](int thread) {
       for (int p = 0; p < kPhases; ++p) {
@@ -64,9 +63,9 @@ struct Chain {
           }
         };
         if (p % 2 == 0) {
-          pool.share(thread, counters[p], kItems, 1 + p % 5, body);
+          pool.share(thread, kItems, 1 + p % 5, body);
         } else {
-          pool.share_shrinking(thread, counters[p], kItems, 2, body);
+          pool.share_shrinking(thread, kItems, 2, body);
         }
       }
     });
@@ -80,11 +79,10 @@ struct Chain {
   }
 
   std::vector<std::vector<int>> values;
-  std::vector<qe::WorkCounter> counters;
 };
 
 void every_item_once(int threads, int rounds) {
-  qe::ThreadPool pool(threads);
+  qe::ThreadPool pool(threads, Chain::kPhases);
   Chain chain;
   for (int round = 0; round < rounds; ++round) {
     for (int active = 1; active <= threads; ++active) {
@@ -97,7 +95,7 @@ void every_item_once(int threads, int rounds) {
 // A thread that holds items for long is brought to another core, if there is one, and afterwards
 // all may run where they might before.
 void held_up(int threads, int slow_thread) {
-  qe::ThreadPool pool(threads);
+  qe::ThreadPool pool(threads, Chain::kPhases);
   Chain chain;
   const cpu_set_t before = allowed(0);
   std::mutex lock;
@@ -129,17 +127,15 @@ void held_up(int threads, int slow_thread) {
 
 // A thread that does not come at all takes no items, and nobody waits for it before the end.
 void absent(int threads) {
-  qe::ThreadPool pool(threads);
-  std::vector<qe::WorkCounter> counters(2);
-  for (qe::WorkCounter& counter : counters) counter.reset();
+  qe::ThreadPool pool(threads, Chain::kPhases);
   std::atomic<bool> over{false};
   bool absent_got_items = false;
   pool.run(threads, true, [&](int thread) {
     if (thread == 1) {
       while (!over.load()) std::this_thread::yield();
     }
-    for (qe::WorkCounter& counter : counters) {
-      pool.share(thread, counter, 10, 1, [&](int, int) {
+    for (int phase = 0; phase < 2; ++phase) {
+      pool.share(thread, 10, 1, [&](int, int) {
         if (thread == 1) absent_got_items = true;
       });
     }
@@ -150,7 +146,7 @@ void absent(int threads) {
 
 // Processor time, not time on the clock: other programs do not change it.
 void idle(int threads) {
-  qe::ThreadPool pool(threads);
+  qe::ThreadPool pool(threads, Chain::kPhases);
   Chain chain;
   chain.run(pool, threads, [](int, int, int) {});
   const double begin = processor_seconds();
@@ -171,7 +167,7 @@ void bandwidth(int threads) {
 void bad_number(int threads) {
   bool refused = false;
   try {
-    qe::ThreadPool pool(threads);
+    qe::ThreadPool pool(threads, Chain::kPhases);
   } catch (const qe::Error&) {
     refused = true;
   }
