@@ -19,6 +19,7 @@ from qwen_edge.model.convert import check_method, convert, stored_bits
 from qwen_edge.model.layout_choice import Override, default_format, parse_override
 from qwen_edge.quant.methods import BEST_METHOD, read_calibration
 from qwen_edge.session.models import SUFFIX, store_path
+from qwen_edge.session.profile import read_profile, reserve_for
 
 USUAL_GROUP = 32
 
@@ -157,15 +158,30 @@ def run_conversion(
     """Converts with a progress bar; raises as ``convert`` does."""
     options = making.checked()
     with file_progress("Converting") as progress:
-        return convert(
+        made = convert(
             source,
             target,
             progress=progress,
             name=title,
             origin=origin,
             adapters=adapters,
+            # A method that was asked for is used whatever it takes.
+            memory=_memory() if making.method is None else None,
             **options,
         )
+    if made.too_large:
+        warn(
+            "There is too little memory for the method {method}: {instead} was used, which loses "
+            "more.",
+            method=made.too_large,
+            instead=made.method,
+        )
+    return made
+
+
+def _memory() -> int:
+    profile = read_profile()
+    return max(profile.available_ram - reserve_for(profile), 0)
 
 
 def report_conversion(made: Conversion) -> None:

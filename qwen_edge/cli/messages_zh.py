@@ -255,6 +255,9 @@ _ERRORS = {
     "The checkpoint {path} is quantized by the unsupported method {method}.": (
         "检查点 {path} 使用不受支持的量化方法 {method}。"
     ),
+    "There is too little memory for the method {method}: {instead} was used, which loses more.": (
+        "内存不足以使用方法 {method}：已改用 {instead}，损失会更大。"
+    ),
     "{kept} of {matrices} matrices are taken over code for code; only their scales are rounded to "
     "fp16.": "{matrices} 个矩阵中有 {kept} 个按原编码保留，仅缩放系数舍入为 fp16。",
     "The checkpoint {path} uses {feature}, which is not supported.": (

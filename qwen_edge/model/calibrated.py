@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from qwen_edge.model.config import EMBEDDING, HEAD
+from qwen_edge.model.config import EMBEDDING, HEAD, ModelConfig
 from qwen_edge.model.source import Source
 from qwen_edge.quant import layer_rows
 from qwen_edge.quant.error_compensation import DAMPING
@@ -26,6 +26,8 @@ _LENGTH = 512  # Positions of a sequence.
 _CHUNK = 2 * _LENGTH  # Rows that pass through a layer at a time.
 # A tied embedding is looked up as well, which wants rows close to what they were.
 _TIED_DAMPING = 1.0
+# Interpreter, library, and the slices of source and output that are at work.
+_BASE_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,33 @@ def _at(array: Floats, row: int, cols: int) -> int:
 
 def _full(name: str) -> str:
     return f"{name}.weight"
+
+
+def method_within(memory: int | None, config: ModelConfig, method: str, tokens: int) -> str:
+    """The method, or the best of those that take less where it takes more than ``memory``."""
+    for each in (method, "aware"):
+        if memory is None or walk_bytes(config, each, tokens) <= memory:
+            return each
+    return "nearest"
+
+
+def walk_bytes(config: ModelConfig, method: str, tokens: int) -> int:
+    """About the most that a conversion holds at a time, the interpreter and pages included.
+
+    Args:
+        config: of the model.
+        method: ``aware`` or ``gptq``.
+        tokens: of the calibration text.
+    """
+    c, n = config, min(tokens, MOST_TOKENS)
+    inner = max(c.heads * c.head_dim, c.intermediate_size)
+    rows = n * (c.hidden_size + inner) + _CHUNK * (c.hidden_size + c.intermediate_size)
+    # Second moments of the widest inputs, and half as many factors; in their place, squares.
+    widest = max(inner, c.hidden_size)
+    guide = widest * (widest + widest // 2) if method == "gptq" else widest
+    # Of a layer, the quantized matrices that are in use together: gate and up, a byte a weight.
+    matrices = 2 * c.intermediate_size * c.hidden_size
+    return 4 * (rows + guide) + matrices + _BASE_BYTES
 
 
 class _Walk:

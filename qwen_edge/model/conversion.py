@@ -25,6 +25,8 @@ class Conversion:
         kept: matrices whose codes were taken over as they are; what they are off by comes from
             scales rounded to fp16.
         matrices: of the model.
+        method: how it was rounded, one of ``METHODS``; empty for exports.
+        too_large: the method that was asked for, where memory was too little for it.
     """
 
     path: Path
@@ -34,6 +36,8 @@ class Conversion:
     worst_error: QuantizationError
     kept: int
     matrices: int
+    method: str = ""
+    too_large: str = ""
 
 
 def summarize(

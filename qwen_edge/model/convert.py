@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_edge.errors import DamagedModelError, UsageError
-from qwen_edge.model.calibrated import walk
+from qwen_edge.model.calibrated import method_within, walk
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.config import ORDERED, layer_orders
 from qwen_edge.model.conversion import Conversion, Progress, summarize
@@ -43,6 +44,7 @@ def convert(
     adapters: Sequence[tuple[Path, float]] = (),
     method: str = "nearest",
     calibration: str | None = None,
+    memory: int | None = None,
     threads: int = 0,
     progress: Progress | None = None,
     name: str | None = None,
@@ -67,6 +69,8 @@ def convert(
         method: how weights are rounded, one of ``METHODS``.
         calibration: a text whose activations the methods other than ``nearest`` go by, in place of
             the one that comes with the package.
+        memory: the most bytes that the method may take; one that takes more gives way to
+            ``aware``, and that to ``nearest``.
         threads: 0 for all cores.
         progress: called with the source's bytes before each slice, and at the end with an empty
             name.
@@ -98,6 +102,10 @@ def convert(
         if orders or not needed:
             # The walk has activations in their own order only, and a cost that must be worth it.
             method = "nearest"
+        asked, ids = method, []
+        if method != "nearest":
+            ids = _token_ids(blob, calibration_text() if calibration is None else calibration)
+            method = method_within(memory, source.config, method, len(ids))
         tensors = {**layouts, TOKENIZER: Layout("u8", 1, len(blob))}
         tensors |= {name: Layout("u8", 1, len(order)) for name, order in orders.items()}
         with PackedWriter(output, description, tensors) as writer:
@@ -109,12 +117,15 @@ def convert(
                 for tensor in layouts:
                     converted.convert(tensor)
             else:
-                ids = _token_ids(blob, calibration_text() if calibration is None else calibration)
                 walk(source, ids, method, needed, converted.convert, threads)
             converted.finish()
             errors = converted.errors
             kept = sum(is_held(source.tensors[name], layouts[name]) for name in errors)
-            result = summarize(output, writer.size, errors, kept)
+            result = replace(
+                summarize(output, writer.size, errors, kept),
+                method=method,
+                too_large=asked if asked != method else "",
+            )
             writer.finish(_notes(layouts, result, method, adapters))
     return result
 

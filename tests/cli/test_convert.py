@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qwen_edge.cli import convert_options
+from qwen_edge.cli.convert_options import Making, run_conversion
 from qwen_edge.model.config import tensor_shapes
 from qwen_edge.model.packed import ModelConfig, open_model
 from qwen_edge.model.synthetic import byte_tokenizer_json
+from qwen_edge.session.profile import MIB, read_profile
 from tests.cli.program import environment
 from tests.cli.running import TINY, run
 
@@ -162,3 +166,22 @@ def test_interrupt_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert target.read_bytes() == b"old"
     assert [path.name for path in folder.iterdir()] == ["model.qedge"]
+
+
+@pytest.mark.parametrize("method", [None, "gptq"])
+def test_too_little_memory_for_the_usual_method(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    method: str | None,
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    profile = replace(read_profile(), available_ram=MIB)
+    monkeypatch.setattr(convert_options, "read_profile", lambda: profile)
+    making = Making(None, 32, method, "iq4_nl", None, None, 1)
+    made = run_conversion(checkpoint, tmp_path / "made.qedge", "made", making)
+    warning = "There is too little memory for the method gptq: nearest was used"
+    # What is asked for by name is done.
+    assert made.method == (method or "nearest")
+    assert (warning in capsys.readouterr().err) == (method is None)

@@ -57,6 +57,16 @@ def mutate_bytes(content: bytes, header: int, is_text: bool, numbers: random.Ran
     return result[: numbers.randrange(len(result) + 1)] if numbers.random() < 0.05 else result
 
 
+def mutate_data(content: bytes, begin: int, numbers: random.Random) -> bytes:
+    """Some places from ``begin`` on with values that are seldom expected."""
+    result = bytearray(content)
+    for _ in range(numbers.choice((1, 1, 4, 64))):
+        piece = numbers.choice((*FILLS, numbers.randbytes(4)))
+        place = numbers.randrange(begin, len(content) - len(piece))
+        result[place : place + len(piece)] = piece
+    return bytes(result)
+
+
 def _replace_token(text: bytearray, numbers: random.Random) -> None:
     tokens = [m.span() for m in re.finditer(rb"[-\d.]+|\"[^\"]*\"", text)]
     if tokens:

@@ -32,7 +32,12 @@ from qwen_edge.native.checksum import checksum
 from qwen_edge.text.pack_tokenizer import pack_tokenizer
 from qwen_edge.text.tokenizer import Tokenizer
 from tests.fuzz.foreign_files import write_foreign
-from tests.fuzz.mutations import mutate_bytes, mutate_json_file, mutate_safetensors
+from tests.fuzz.mutations import (
+    mutate_bytes,
+    mutate_data,
+    mutate_json_file,
+    mutate_safetensors,
+)
 from tests.model.adapters import random_pairs, write_adapter
 from tests.model.files import BLOB, TINY, random_weights, write_checkpoint
 from tests.model.gguf_files import write_gguf
@@ -106,7 +111,9 @@ class Seeds:
             header = min(tensor._begin for tensor in source.tensors.values())  # type: ignore[attr-defined]
 
         def mutate(content: bytes, numbers: random.Random) -> bytes:
-            return mutate_bytes(content, header, False, numbers)
+            if numbers.random() < 0.75:
+                return mutate_bytes(content, header, False, numbers)
+            return mutate_data(content, header, numbers)
 
         self.kinds["gguf"] = Seed([(path, mutate)], lambda: self._convert(path))
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from qwen_edge.errors import UsageError
-from qwen_edge.model.calibrated import Stored, walk
+from qwen_edge.model.calibrated import Stored, walk, walk_bytes
 from qwen_edge.model.config import EMBEDDING, HEAD, tensor_shapes
 from qwen_edge.model.convert import convert, open_source
 from qwen_edge.model.packed import open_model
 from qwen_edge.quant.layout import Layout
-from qwen_edge.quant.methods import Guide
+from qwen_edge.quant.methods import METHODS, Guide
 from qwen_edge.quant.packing import dequantize
 from tests.engine.oracle import SHAPES, random_model, save_checkpoint
 
@@ -189,7 +189,7 @@ peak = int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) << 10
 heavy = [name for name in ("torch", "numpy", "safetensors", "jinja2") if name in sys.modules]
 print(json.dumps({"peak": peak, "heavy": heavy}))
 """
-    peaks = []
+    peaks, expected = [], 0
     for layers in (2, 6):
         wide = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": layers,
                 "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
@@ -201,5 +201,28 @@ print(json.dumps({"peak": peak, "heavy": heavy}))
         figures = json.loads(run.stdout)
         assert figures["heavy"] == []
         peaks.append(figures["peak"])
+        with open_source(folder) as source:
+            expected = walk_bytes(source.config, "gptq", 1400)
     # The four layers more are 20 MB as they come.
     assert peaks[1] - peaks[0] < 8e6
+    assert max(peaks) <= expected
+
+
+def test_what_takes_too_much_memory_gives_way(checkpoint: Path, tmp_path: Path) -> None:
+    def used(memory: int | None, method: str = "gptq") -> tuple[str, str]:
+        made = convert(checkpoint, tmp_path / "out", method=method, calibration=TEXT, memory=memory)
+        with open_model(tmp_path / "out") as model:
+            assert model.quantization["method"] == METHODS[made.method]
+        return made.method, made.too_large
+
+    with open_source(checkpoint) as source:
+        config = source.config
+    tokens = len(TEXT.encode())
+    enough = walk_bytes(config, "gptq", tokens)
+    assert used(None) == used(enough) == ("gptq", "")
+    assert used(walk_bytes(config, "aware", 1)) == ("nearest", "gptq")
+    assert used(0, "aware") == ("nearest", "aware")
+    assert used(0, "nearest") == ("nearest", "")
+    # Between the two: the squares of the inputs fit in, their second moments do not.
+    assert walk_bytes(config, "aware", tokens) < enough
+    assert used(walk_bytes(config, "aware", tokens)) == ("aware", "gptq")
