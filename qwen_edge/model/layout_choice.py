@@ -123,11 +123,12 @@ def is_held(tensor: SourceTensor, layout: Layout) -> bool:
 def rounded(source: Source, layouts: Mapping[str, Layout]) -> set[str]:
     """The matrices that are rounded so coarsely that their activations are worth looking at.
 
-    In a source that is held otherwise, what its makers left as floats and goes to 8 bits is not.
+    In a quantized source, those that go to 8 bits are not.
     """
-    held = {name for name, layout in layouts.items() if is_held(source.tensors[name], layout)}
     return {
         name
         for name, layout in layouts.items()
-        if layout.packed and name not in held and (layout.bits < 8 or not held)
+        if layout.packed
+        and not is_held(source.tensors[name], layout)
+        and (layout.bits < 8 or source.tensors[name].nearest is None)
     }

@@ -56,6 +56,12 @@ void with_coded_type(int32_t type, const Body& body) {
       return body(gguf::Iq4Xs{});
     case GgufType::kMXFP4:
       return body(gguf::MxFp4{});
+    case GgufType::kQ5_1:
+      return body(gguf::Q5_1{});
+    case GgufType::kQ3_K:
+      return body(gguf::Q3K{});
+    case GgufType::kQ5_K:
+      return body(gguf::Q5K{});
     default:
       refuse_type();
   }
@@ -71,14 +77,8 @@ void with_type(int32_t type, const Body& body) {
       return body(F16{});
     case GgufType::kBF16:
       return body(BF16{});
-    case GgufType::kQ5_1:
-      return body(gguf::Q5_1{});
     case GgufType::kQ2_K:
       return body(gguf::Q2K{});
-    case GgufType::kQ3_K:
-      return body(gguf::Q3K{});
-    case GgufType::kQ5_K:
-      return body(gguf::Q5K{});
     case GgufType::kQ6_K:
       return body(gguf::Q6K{});
     default:

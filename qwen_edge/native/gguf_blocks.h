@@ -35,9 +35,10 @@ enum class GgufType : int32_t {
 // Turns blocks of any of the types into fp32 [rows][cols]. `source` holds exactly `bytes` bytes.
 QE_API int32_t qe_gguf_to_floats(int32_t type, const void* source, uint64_t bytes, int64_t rows,
                                  int64_t cols, int32_t threads, float* output);
-// Takes the codes [rows][cols] of Q4_0, Q4_1, Q4_K, IQ4_NL, IQ4_XS, MXFP4 (0 to 15), Q5_0 and Q8_0
-// (two's complement) apart from their scales and minimums, fp16 [rows][cols / 32]; minimums only of
-// Q4_1 and Q4_K, else null. Scales that fp16 does not hold are rounded. Fails with kFormat on one
+// Takes the codes [rows][cols] of Q4_0, Q4_1, Q4_K, IQ4_NL, IQ4_XS, MXFP4 (0 to 15), Q5_0, Q5_1,
+// Q5_K, Q8_0 and Q3_K (two's complement; of Q3_K multiplied by its scales of 16 weights) apart from
+// their scales and minimums, fp16 [rows][cols / 32]; minimums only of Q4_1, Q4_K, Q5_1 and Q5_K,
+// else null. Scales that fp16 does not hold are rounded. Fails with kFormat on one
 // that is not finite.
 QE_API int32_t qe_gguf_to_codes(int32_t type, const void* source, uint64_t bytes, int64_t rows,
                                 int64_t cols, int32_t threads, uint8_t* codes, uint16_t* scales,

@@ -97,11 +97,17 @@ struct Q5_0 {
 
 struct Q5_1 {
   static constexpr int kCount = 32, kBytes = 24;
+  static constexpr bool kHasMin = true;
+  static void codes(const uint8_t* block, uint8_t* codes, float* scale, float* minimum) {
+    *scale = half_at(block);
+    *minimum = half_at(block + 2);
+    nibbles(block + 8, codes);
+    fifth_bits(block + 4, codes);
+  }
   static void floats(const uint8_t* block, float* y) {
-    const float d = half_at(block), m = half_at(block + 2);
     uint8_t q[32];
-    nibbles(block + 8, q);
-    fifth_bits(block + 4, q);
+    float d, m;
+    codes(block, q, &d, &m);
     for (int i = 0; i < 32; ++i) y[i] = static_cast<float>(q[i]) * d + m;
   }
 };
@@ -193,20 +199,42 @@ struct Q2K {
 // the high 2 bits of scales i, i + 4, i + 8 and i + 12; fp16 d. Codes count 4 more than the weight.
 struct Q3K {
   static constexpr int kCount = 256, kBytes = 110;
-  static void floats(const uint8_t* block, float* y) {
+  static constexpr bool kHasMin = false;
+  // The scales and the codes of 256 weights.
+  static void parts(const uint8_t* block, int* scales, int* codes) {
     const uint8_t* q = block + 32;
     const uint8_t* packed = block + 96;
-    const float d = half_at(block + 108);
-    float scale[16];
     for (int i = 0; i < 16; ++i) {
       const int low = packed[i % 8] >> i / 8 * 4 & 15;
       const int high = packed[8 + i % 4] >> i / 4 * 2 & 3;
-      scale[i] = d * static_cast<float>((low | high << 4) - 32);
+      scales[i] = (low | high << 4) - 32;
     }
     for (int i = 0; i < 256; ++i) {
       const int low = q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
       const int high = block[i % 32] >> i / 32 & 1;
-      y[i] = scale[i / 16] * static_cast<float>((low | high << 2) - 4);
+      codes[i] = (low | high << 2) - 4;
+    }
+  }
+  // Scales times codes, -124 to 128, with d for a scale; negated where there is a 128.
+  static void codes(const uint8_t* block, uint8_t* codes, float* scale, float*) {
+    int scales[16], product[256];
+    parts(block, scales, product);
+    for (int g = 0; g < 8; ++g) {
+      int sign = 1;
+      for (int i = 32 * g; i < 32 * g + 32; ++i) {
+        product[i] *= scales[i / 16];
+        if (product[i] == 128) sign = -1;
+      }
+      for (int i = 32 * g; i < 32 * g + 32; ++i) codes[i] = static_cast<uint8_t>(sign * product[i]);
+      scale[g] = static_cast<float>(sign) * half_at(block + 108);
+    }
+  }
+  static void floats(const uint8_t* block, float* y) {
+    int scales[16], q[256];
+    parts(block, scales, q);
+    const float d = half_at(block + 108);
+    for (int i = 0; i < 256; ++i) {
+      y[i] = d * static_cast<float>(scales[i / 16]) * static_cast<float>(q[i]);
     }
   }
 };
@@ -249,13 +277,21 @@ struct Q4K {
 // As Q4_K, with 32 bytes of fifth bits, bit i / 32 of byte i % 32, before the nibbles.
 struct Q5K {
   static constexpr int kCount = 256, kBytes = 176;
-  static void floats(const uint8_t* block, float* y) {
-    float scale[8], minimum[8];
+  static constexpr bool kHasMin = true;
+  static void codes(const uint8_t* block, uint8_t* codes, float* scale, float* minimum) {
     k_scales(block, scale, minimum);
+    for (int g = 0; g < 8; ++g) minimum[g] = -minimum[g];
     for (int i = 0; i < 256; ++i) {
       const int high = block[16 + i % 32] >> i / 32 & 1;
-      const int code = k_nibble(block + 48, i) | high << 4;
-      y[i] = scale[i / 32] * static_cast<float>(code) - minimum[i / 32];
+      codes[i] = static_cast<uint8_t>(k_nibble(block + 48, i) | high << 4);
+    }
+  }
+  static void floats(const uint8_t* block, float* y) {
+    uint8_t q[256];
+    float scale[8], minimum[8];
+    codes(block, q, scale, minimum);
+    for (int i = 0; i < 256; ++i) {
+      y[i] = scale[i / 32] * static_cast<float>(q[i]) + minimum[i / 32];
     }
   }
 };

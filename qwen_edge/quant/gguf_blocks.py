@@ -13,7 +13,9 @@ from qwen_edge.quant.packing import Array, usable_threads
 
 _Q8 = WeightFormat("q8", 32, False, ())
 _Q4 = WeightFormat("q4", 32, False, INT4)
+_IQ4 = WeightFormat("q4", 32, False, IQ4_NL)
 _Q4_MIN = WeightFormat("q4", 32, True, UINT4)
+_Q8_MIN = WeightFormat("q8", 32, True, ())
 
 
 class BlockType(NamedTuple):
@@ -25,7 +27,8 @@ class BlockType(NamedTuple):
         width: weights of a block; rows are made of whole ones.
         nbytes: of a block.
         held: our format with the same codes; its scales are fp16, too, or are rounded to it.
-        nearest: our format to go to where there is none with the same codes.
+        nearest: our format to go to where nothing is asked for, if it is not that one: there is
+            none, or it has many more bits.
     """
 
     name: str
@@ -49,15 +52,15 @@ BLOCK_TYPES: Mapping[int, BlockType] = {
         BlockType("Q4_0", 2, 32, 18, _Q4),
         BlockType("Q4_1", 3, 32, 20, _Q4_MIN),
         BlockType("Q5_0", 6, 32, 22, _Q8),
-        BlockType("Q5_1", 7, 32, 24, None, _Q8),
+        BlockType("Q5_1", 7, 32, 24, _Q8_MIN),
         BlockType("Q8_0", 8, 32, 34, _Q8),
-        BlockType("Q2_K", 10, 256, 84, None, _Q4),
-        BlockType("Q3_K", 11, 256, 110, None, _Q4),
+        BlockType("Q2_K", 10, 256, 84, None, _IQ4),
+        BlockType("Q3_K", 11, 256, 110, _Q8, _Q4),
         BlockType("Q4_K", 12, 256, 144, _Q4_MIN),
-        BlockType("Q5_K", 13, 256, 176, None, _Q8),
+        BlockType("Q5_K", 13, 256, 176, _Q8_MIN),
         BlockType("Q6_K", 14, 256, 210, None, _Q8),
-        BlockType("IQ4_NL", 20, 32, 18, WeightFormat("q4", 32, False, IQ4_NL)),
-        BlockType("IQ4_XS", 23, 256, 136, WeightFormat("q4", 32, False, IQ4_NL)),
+        BlockType("IQ4_NL", 20, 32, 18, _IQ4),
+        BlockType("IQ4_XS", 23, 256, 136, _IQ4),
         BlockType("MXFP4", 39, 32, 17, WeightFormat("q4", 32, False, FP4)),
     )
 }

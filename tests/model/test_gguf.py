@@ -23,7 +23,7 @@ from tests.engine.oracle import dequantize
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 from tests.model.gguf_files import CONFIG, FIRST_ADDED, Floats, write_gguf  # noqa: E402
 
-EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q8_0", "IQ4_NL", "MXFP4")
+EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4")
 EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -45,7 +45,9 @@ def test_types_that_are_held_exactly(kind: str, tmp_path: Path) -> None:
         assert np.array_equal(weights[name], values.reshape(weights[name].shape)), name
     assert made.error.squared_error == 0
     assert made.kept == made.matrices
-    expected = {"Q4_1": "q4 32 True", "Q5_0": "q8 32 False", "Q8_0": "q8 32 False"}
+    expected = {
+        "Q4_1": "q4 32 True", "Q5_0": "q8 32 False", "Q5_1": "q8 32 True", "Q8_0": "q8 32 False",
+    }  # fmt: skip
     assert forms == {expected.get(kind, "q4 32 False")}
 
 
@@ -53,7 +55,7 @@ def test_types_that_are_held_exactly(kind: str, tmp_path: Path) -> None:
     ("kind", "form", "most"),
     [
         ("Q4_K", "q4 32 True", 2**-11), ("IQ4_XS", "q4 32 False", 2**-11),
-        ("Q5_1", "q8 32 False", 0.01), ("Q5_K", "q8 32 False", 0.01),
+        ("Q5_K", "q8 32 True", 2**-11),
         ("Q6_K", "q8 32 False", 0.01), ("Q2_K", "q4 32 False", 0.15),
         ("Q3_K", "q4 32 False", 0.15),
     ],
@@ -67,7 +69,17 @@ def test_types_that_go_to_the_nearest(kind: str, form: str, most: float, tmp_pat
     size = sum(float(np.square(truth[n], dtype=np.float64).sum()) for n in matrices)
     assert made.error.relative == pytest.approx(np.sqrt(error / size), rel=1e-6)
     assert 0 < made.error.relative < most
-    assert made.kept == (len(matrices) if kind in ("Q4_K", "IQ4_XS") else 0)
+    assert made.kept == (len(matrices) if kind in ("Q4_K", "Q5_K", "IQ4_XS") else 0)
+
+
+def test_three_bits_are_exact_in_eight(tmp_path: Path) -> None:
+    truth = write_gguf(tmp_path / "model.gguf", "Q3_K")
+    made, weights, forms = converted(tmp_path / "model.gguf", bits=8)
+    assert forms == {"q8 32 False"}
+    assert made.kept == made.matrices
+    assert made.error.squared_error == 0
+    for name, values in truth.items():
+        assert np.array_equal(weights[name], values.reshape(weights[name].shape)), name
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])

@@ -154,7 +154,7 @@ def test_codes_are_those_of_the_blocks(block: BlockType) -> None:
     values = codes.view(np.int8).astype(np.float32) if levels is None else levels
     spread = [np.repeat(part.astype(np.float32), 32, 1) for part in (scales, minimums)]
     found, expected = values * spread[0] + spread[1], ggml(block, data)
-    if block.width == 32:
+    if block.width == 32 or block.name == "Q3_K":
         assert np.array_equal(found, expected)
     else:
         error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
@@ -167,7 +167,22 @@ def test_codebooks_of_the_held_formats() -> None:
     assert books["Q4_1"] == books["Q4_K"] == UINT4
     assert books["IQ4_NL"] == books["IQ4_XS"] == IQ4_NL
     assert books["MXFP4"] == FP4
-    assert [block.name for block in HELD if block.held and block.held.has_min] == ["Q4_1", "Q4_K"]
+    with_minimums = {block.name for block in HELD if block.held and block.held.has_min}
+    assert with_minimums == {"Q4_1", "Q4_K", "Q5_1", "Q5_K"}
+
+
+def test_products_of_q3_k_that_no_signed_byte_holds() -> None:
+    """The scale -32 times the code -4, beside other codes."""
+    data = np.zeros((1, 110), np.uint8)  # all scales and codes are the least
+    data[0, 108:110] = np.array([0x66, 0x2E], np.uint8)
+    codes, scales, _ = take_apart(BY_NAME["Q3_K"], data)
+    assert set(codes.view(np.int8).flat) == {-128}
+    assert (scales < 0).all()
+    data[0, :20] = 0xFF  # the code 0 in places
+    codes, scales, _ = take_apart(BY_NAME["Q3_K"], data)
+    assert set(codes.view(np.int8).flat) == {-128, 0}
+    values = codes.view(np.int8) * np.repeat(scales.astype(np.float32), 32, 1)
+    assert np.array_equal(values, ggml(BY_NAME["Q3_K"], data))
 
 
 @pytest.mark.parametrize("exponent", [0, 1, 50, 103, 144, 200, 255])
