@@ -36,6 +36,8 @@ def steps() -> dict[str, list[str]]:
     error = [*python, "benchmarks.kv_error", "--model", model]
     found["kv-error"] = [*error, "--output", str(results / "kv_error.json")]
     lora = [*python, "benchmarks.lora", model]
+    agreement = [*python, "benchmarks.format_agreement", "--output"]
+    found["format-agreement"] = [*agreement, str(results / "format_agreement.json")]
     found["lora"] = [*lora, "--output", str(results / "lora.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     cores = [*python, "benchmarks.unequal_cores", model]

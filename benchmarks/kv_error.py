@@ -56,9 +56,13 @@ def sampled_text(model: PackedModel, question: str, seed: int) -> list[int]:
         return ids + [step.id for step in steps]
 
 
-def all_logits(model: PackedModel, ids: Sequence[int], kv_type: str) -> np.ndarray:
+def all_logits(
+    model: PackedModel, ids: Sequence[int], kv_type: str, activations: str = "int8"
+) -> np.ndarray:
     """fp64 [tokens, vocab], computed over a cache of that type."""
-    config = EngineConfig(context=len(ids), kv_type=kv_type, prefill_rows=ROWS)
+    config = EngineConfig(
+        context=len(ids), kv_type=kv_type, activations=activations, prefill_rows=ROWS
+    )
     found = []
     with NativeEngine(model, config) as engine:
         for begin in range(0, len(ids), ROWS):

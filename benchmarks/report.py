@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.records import MissingError, Records
-from benchmarks.report_models import conversion_section, larger_section
+from benchmarks.report_models import agreement_section, conversion_section, larger_section
 from benchmarks.spread import Spread, paired_ratio, plain, spread, table
 from benchmarks.targets import outcome, targets
 from benchmarks.unequal_cores import PLACES, share_of_sum
@@ -322,6 +322,7 @@ SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     prompt_cache_section,
     kv_section,
     quality_section,
+    agreement_section,
     unequal_cores_section,
     idle_section,
     soak_section,

@@ -1,7 +1,8 @@
-"""What the report says of converting models, and of the larger ones."""
+"""What the report says of converting models, of the larger ones, and of other programs' files."""
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from benchmarks.records import Records
@@ -69,3 +70,45 @@ def larger_section(records: Records) -> list[str]:
         "included."
     )
     return ["", "## Larger models", "", note, "", *table(head, rows)]
+
+
+AGREEMENT = """`python -m benchmarks.format_agreement`, {date}: llama.cpp quantizes the demo model;
+both read the file, and take the most likely token at {positions:,} positions. The witness is
+transformers in fp32 with the weights that the gguf package reads from the file. Both programs round
+activations to 8 bits (llama.cpp those of K types by one scale for 256, qwen-edge by one for 32);
+"ours, fp32" does not, and shows what taking the weights over cost. Matrices are held where their
+codes are kept; scales are then rounded to fp16 at most. One position is {one:.2f} %, and the
+standard error of 99 % is {deviation:.1f} %."""
+
+
+def agreement_section(records: Records) -> list[str]:
+    """Who says the same on GGUF files, and who is how far off."""
+    record = records.record("format_agreement")
+    reading, writing = record["reading"], record["writing"]
+    pairs = ("agreement", "llama_and_witness", "ours_and_witness", "our_weights_and_witness")
+    rows = []
+    for kind, row in reading.items():
+        bits = f"{row['gguf_bits']:.2f} to {row['our_bits']:.2f}"
+        exact = f"{row['taken_over']} of {row['matrices']}"
+        shares = [f"{100 * row[pair]:.2f} %" for pair in pairs]
+        errors = [f"{100 * row[name]:.2f} %" for name in ("llama_logits_off", "our_logits_off")]
+        weights = f"{100 * row['weights_off']:.2g} %"
+        rows.append((kind.replace("_", "\\_"), bits, exact, weights, *shares, *errors))
+    head = (
+        "file", "bits a weight", "matrices held", "weights off", "llama.cpp = ours",
+        "llama.cpp = witness", "ours = witness", "ours, fp32 = witness", "llama.cpp's logits off",
+        "our logits off",
+    )  # fmt: skip
+    positions = next(iter(reading.values()))["positions"]
+    note = AGREEMENT.format(
+        date=record["date"],
+        positions=positions,
+        one=100 / positions,
+        deviation=100 * math.sqrt(0.99 * 0.01 / positions),
+    )
+    back = (
+        f"The other way round, the demo model exported as GGUF: of {writing['prompts']} prompts "
+        f"{writing['equal_ids']} have the same ids in llama.cpp, and "
+        f"{writing['equal_answers']} the same {writing['tokens']} greedy tokens."
+    )
+    return ["", "## The same GGUF files", "", note, "", *table(head, rows), "", back]

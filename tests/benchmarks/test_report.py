@@ -158,3 +158,24 @@ def test_conversions_and_larger_models_are_told(tmp_path):
     assert row_of(page, "big | 48") == (
         "| big | 48 of 2,048 | 2000 | 2100 (+5.0 %) | 0.500 | 90.0 | 18.0 (90 %) |"
     )
+
+
+def test_agreement_on_gguf_files(tmp_path):
+    row = {
+        "positions": 2000, "gguf_bits": 3.4, "our_bits": 4.5, "agreement": 0.98,
+        "llama_and_witness": 0.985, "ours_and_witness": 0.991, "our_weights_and_witness": 0.9965,
+        "ours_and_our_weights": 0.99, "logits_off": 0.02, "llama_logits_off": 0.0125,
+        "our_logits_off": 0.0075, "our_weights_logits_off": 0.005, "weights_off": 0.04567,
+        "taken_over": 13, "matrices": 36,
+    }  # fmt: skip
+    writing = {"prompts": 12, "equal_ids": 12, "equal_answers": 11, "tokens": 64}
+    record = {"date": "2026-01-01", "reading": {"q3_k_m": row}, "writing": writing}
+    (tmp_path / "format_agreement.json").write_text(json.dumps(record))
+    decode_results(tmp_path, 100.0)
+    page = report(Records(tmp_path))
+    assert row_of(page, "q3").removeprefix("| q3\\_k\\_m | ") == (
+        "3.40 to 4.50 | 13 of 36 | 4.6 % | 98.00 % | 98.50 % | 99.10 % | 99.65 % | 1.25 % | "
+        "0.75 % |"
+    )
+    assert "2,000 positions" in page
+    assert "12 prompts 12 have the same ids in llama.cpp, and 11 the same 64" in page
