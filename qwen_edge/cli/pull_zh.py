@@ -9,6 +9,36 @@ PULL = {
     "--source modelscope.": (
         "请检查网络；如果 {host} 无法访问，可把 HF_ENDPOINT 设为镜像，或用 --source modelscope。"
     ),
+    "There is no connection to {host} through the proxy {proxy}: {reason}.": (
+        "无法通过代理 {proxy} 连接 {host}：{reason}。"
+    ),
+    "Check HTTPS_PROXY; if {host} can be reached without it, name that in NO_PROXY.": (
+        "请检查 HTTPS_PROXY；如果不用代理就能访问 {host}，请把它写入 NO_PROXY。"
+    ),
+    "The proxy {proxy} wants a valid name and password (status 407).": (
+        "代理 {proxy} 要求有效的用户名和密码（状态 407）。"
+    ),
+    "Set HTTPS_PROXY=http://NAME:PASSWORD@{proxy}.": (
+        "请设置 HTTPS_PROXY=http://用户名:密码@{proxy}。"
+    ),
+    "The proxy {proxy} does not let through to {host} (status {status}).": (
+        "代理 {proxy} 不允许访问 {host}（状态 {status}）。"
+    ),
+    "Ask who runs it; if {host} can be reached without it, name that in NO_PROXY.": (
+        "请询问代理的管理者；如果不用代理就能访问 {host}，请把它写入 NO_PROXY。"
+    ),
+    "HTTPS_PROXY names a proxy of another kind than http://, which is not supported.": (
+        "HTTPS_PROXY 指定的代理不是 http:// 类型，不支持。"
+    ),
+    "Most programs that offer SOCKS offer an HTTP proxy as well: give its address.": (
+        "提供 SOCKS 的程序大多也提供 HTTP 代理，请填写后者的地址。"
+    ),
+    "HTTPS_PROXY is not the address of a proxy.": "HTTPS_PROXY 不是代理的地址。",
+    "Write it as http://HOST:PORT or http://NAME:PASSWORD@HOST:PORT; /, @, # and % in a password "
+    "are written as %2F, %40, %23 and %25.": (
+        "请写成 http://主机:端口 或 http://用户名:密码@主机:端口；密码中的 /、@、#、% 要写成 "
+        "%2F、%40、%23、%25。"
+    ),
     "The connection to {host} broke: {reason}.": "与 {host} 的连接中断：{reason}。",
     "Run the same command again: it goes on where it stopped.": (
         "请再次运行同一条命令，它会从中断处继续。"

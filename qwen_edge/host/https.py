@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from qwen_edge.errors import NetworkError, QwenEdgeError, UsageError
+from qwen_edge.host.proxy import Proxy, proxy_failure, proxy_for, refused_status
 
 Headers = dict[str, str]
 Origin = tuple[str, str, int]
@@ -147,21 +148,24 @@ class Client:
         if self._secret is not None and origin_of(url) == self._secret.origin:
             own |= self._secret.headers
         request = urllib.request.Request(url, headers=own | headers)
+        # A proxy has no business between this program and this device.
+        proxy = None if is_loopback(host_of(url)) else proxy_for(url)
+        if proxy is not None:
+            request.set_proxy(proxy.address, "http")
+            for name, value in proxy.headers.items():
+                request.add_unredirected_header(name, value)
         try:
-            return self._opener(host_of(url)).open(request, timeout=self.timeout)  # type: ignore[no-any-return]
+            return self._opener().open(request, timeout=self.timeout)  # type: ignore[no-any-return]
         except (OSError, http.client.HTTPException, ValueError) as error:
             # A ValueError is a host's name that is none.
-            raise broken(url, error, stubborn=True) from None
+            raise broken(url, error, stubborn=True, proxy=proxy) from None
 
-    def _opener(self, host: str) -> urllib.request.OpenerDirector:
+    def _opener(self) -> urllib.request.OpenerDirector:
         """An opener that hands over every status, and every redirect, as it comes."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
         opener = urllib.request.OpenerDirector()
-        # A proxy has no business between this program and this device.
-        proxies: dict[str, str] | None = {} if is_loopback(host) else None
         for handler in (
-            urllib.request.ProxyHandler(proxies),
             urllib.request.HTTPHandler(),
             urllib.request.HTTPSHandler(context=self._tls),
             urllib.request.UnknownHandler(),
@@ -190,13 +194,16 @@ def _redirected(url: str, target: str) -> str:
     return following
 
 
-def broken(url: str, error: Exception, *, stubborn: bool = False) -> Trouble:
+def broken(
+    url: str, error: Exception, *, stubborn: bool = False, proxy: Proxy | None = None
+) -> Trouble:
     """What a failed connection means to the user.
 
     Args:
         url: what was asked for.
         error: what came instead.
         stubborn: whether not even a first byte came.
+        proxy: through which it was asked.
 
     Raises:
         NetworkError: it cannot be mended by trying again.
@@ -212,7 +219,12 @@ def broken(url: str, error: Exception, *, stubborn: bool = False) -> Trouble:
             reason=error.verify_message,
         ) from None
     text = _described(error)
-    if stubborn:
+    if proxy is not None:
+        status = refused_status(error)
+        failure = proxy_failure(proxy, host_of(url), status, text)
+        if status is not None and status < 500:
+            raise failure from None
+    elif stubborn:
         failure = NetworkError(
             "There is no connection to {host}: {reason}.",
             "Check the network; where {host} is out of reach, set HF_ENDPOINT to a mirror or "

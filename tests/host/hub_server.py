@@ -7,11 +7,13 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -68,7 +70,7 @@ class HubServer:
         slow: seconds to wait after each 64 KiB.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.files: dict[str, bytes] = {}
         self.etags: dict[str, str] = {}
         self.faults: dict[str, list[Fault]] = {}
@@ -88,6 +90,13 @@ class HubServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            # The handshake is left to each request's own thread.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -143,9 +152,9 @@ class HubServer:
 
 
 @contextlib.contextmanager
-def hub_server() -> Iterator[HubServer]:
-    """A server for the time of a test."""
-    hub = HubServer()
+def hub_server(certificate: Path | None = None) -> Iterator[HubServer]:
+    """A server for the time of a test; with a certificate and its key, one for HTTPS."""
+    hub = HubServer(certificate)
     try:
         yield hub
     finally:
