@@ -195,8 +195,8 @@ def export(
     With `int4` the matrices are rounded first, as the model was trained to be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if not (out / name).exists():
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (tokenizer_dir / name).exists() and not (out / name).exists():
             shutil.copy(tokenizer_dir / name, out / name)
     generation = {
         "bos_token_id": pad_id,

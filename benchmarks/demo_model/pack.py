@@ -31,7 +31,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
     )
-    tokenizer.chat_template = settings["chat_template"]
+    template = folder / "chat_template.jinja"
+    tokenizer.chat_template = (
+        template.read_text(encoding="utf-8") if template.exists() else settings["chat_template"]
+    )
     return tokenizer
 
 

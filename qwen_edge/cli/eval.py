@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_edge.cli.answer_view import introduce
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.language import translate
-from qwen_edge.cli.model_options import ENGINE_OPTIONS, flags_of
+from qwen_edge.cli.model_options import ENGINE_OPTIONS, MODEL_OPTIONS, flags_of
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.terminal import Progress, is_terminal, note, out
 from qwen_edge.errors import UsageError
@@ -29,7 +29,11 @@ _INTERRUPTED = 130
 _LARGEST_FILE = 16 << 20
 _ACTIVATIONS = {"int8": "int8", "f32": "f32", "fp32": "f32"}
 _OWN = {"context", "kv"}
-_MODEL_OPTIONS = tuple(option for option in ENGINE_OPTIONS if option.name not in _OWN)
+_LORA = {"lora", "lora_scale"}
+_MODEL_OPTIONS = (
+    *(option for option in ENGINE_OPTIONS if option.name not in _OWN),
+    *(option for option in MODEL_OPTIONS if option.name in _LORA),
+)
 
 OPTIONS = (
     *_MODEL_OPTIONS,

@@ -97,6 +97,8 @@ def _subject(report: Report) -> list[str]:
         localized("{file}: {model}, {bits} bits, {size}", values),
         localized("KV {kv}, activations {activations}, {isa}", values),
     ]
+    if "adapter" in model:
+        lines.insert(1, localized("with the adapter {adapter}", model))
     if report.choices is not None:
         lines.append(localized("{questions} questions, scoring: {scoring}", values))
     elif settings.get("stride"):
@@ -128,6 +130,10 @@ def _perplexity_rows(found: Perplexity) -> list[tuple[str, str]]:
 
 def _reference_line(found: Divergence) -> str:
     about = {"file": "?", "model": "?", "kv": "?", "activations": "?", **found.reference}
+    if "adapter" in about:
+        return localized(
+            "{file}: {model} with the adapter {adapter}, KV {kv}, activations {activations}", about
+        )
     return localized("{file}: {model}, KV {kv}, activations {activations}", about)
 
 

@@ -113,6 +113,10 @@ EVAL = {
     # the report
     "{file}: {model}, {bits} bits, {size}": "{file}：{model}，{bits} 位，{size}",
     "KV {kv}, activations {activations}, {isa}": "KV {kv}，激活 {activations}，{isa}",
+    "with the adapter {adapter}": "使用适配器 {adapter}",
+    "{file}: {model} with the adapter {adapter}, KV {kv}, activations {activations}": (
+        "{file}：{model}，适配器 {adapter}，KV {kv}，激活值 {activations}"
+    ),
     "{file}: {model}, KV {kv}, activations {activations}": (
         "{file}：{model}，KV {kv}，激活 {activations}"
     ),

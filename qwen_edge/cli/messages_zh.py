@@ -284,6 +284,14 @@ _ERRORS = {
     "The checkpoint {path} cannot be used: in the tensor {name}, rows {begin} and on, {reason}.": (
         "检查点 {path} 无法使用：张量 {name} 自第 {begin} 行起，{reason}。"
     ),
+    "The checkpoint {path} has several files of weights: {found}.": (
+        "检查点 {path} 有多个权重文件：{found}。"
+    ),
+    "Convert a folder that holds only one of them.": "请转换只含其中一个的文件夹。",
+    "The weights in {path} are pickled ({name}), and reading those could run any code.": (
+        "{path} 中的权重是 pickle 格式（{name}），读取它可能会运行任意代码。"
+    ),
+    "Take a checkpoint with safetensors weights.": "请改用带 safetensors 权重的检查点。",
     "There are no safetensors weights in {path}.": "{path} 中没有 safetensors 权重。",
     "It needs model.safetensors, or shards with model.safetensors.index.json; "
     "pickled checkpoints (.bin, .pth) are not read.": (

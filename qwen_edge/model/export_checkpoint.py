@@ -12,6 +12,7 @@ from typing import Any
 from qwen_edge.errors import UsageError
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.checkpoint_config import CLASS_NAME
+from qwen_edge.model.checkpoint_weights import SINGLE
 from qwen_edge.model.config import ARCHITECTURE, tensor_shapes
 from qwen_edge.model.conversion import Conversion, Progress, summarize
 from qwen_edge.model.packed import PackedModel
@@ -19,7 +20,6 @@ from qwen_edge.model.packed_header import DTYPES, TOKENIZER
 from qwen_edge.model.packed_rows import PackedRows, slices
 from qwen_edge.model.replacing_file import ReplacingFile
 from qwen_edge.model.replacing_folder import ReplacingFolder
-from qwen_edge.model.safetensors_reader import SINGLE
 from qwen_edge.model.tensor_file import Place, TensorFile
 from qwen_edge.quant.error import QuantizationError
 from qwen_edge.quant.layout import DENSE_BYTES, Layout

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from qwen_edge.errors import DamagedModelError, ModelNotFoundError
+from qwen_edge.errors import DamagedModelError
+from qwen_edge.model.checkpoint_files import damaged
+from qwen_edge.model.checkpoint_weights import find_weights
 from qwen_edge.model.closing import Closing
 from qwen_edge.model.container import ContainerError, TruncatedError, parse, parse_json, show
 from qwen_edge.model.file_map import DONT_NEED, MappedFile
 from qwen_edge.model.source import FloatRows, SourceTensor
 from qwen_edge.quant.layout import WeightFormat
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _INDEX_LIMIT = 64 << 20
 
 
@@ -83,6 +84,7 @@ class SafetensorsReader(Closing):
 
     Raises:
         ModelNotFoundError: there are no safetensors weights in the folder.
+        UsageError: there are several, and none has the usual name.
         DamagedModelError: a file is malformed, or a shard is missing.
     """
 
@@ -96,25 +98,24 @@ class SafetensorsReader(Closing):
             raise
 
     def _open(self, directory: Path) -> dict[str, StoredTensor]:
-        if (directory / SINGLE).exists():
-            return self._read(directory / SINGLE)
-        if not (directory / INDEX).exists():
-            raise ModelNotFoundError(
-                "There are no safetensors weights in {path}.",
-                "It needs model.safetensors, or shards with model.safetensors.index.json; pickled "
-                "checkpoints (.bin, .pth) are not read.",
-                path=directory,
-            )
-        placed = _read_index(directory / INDEX)
+        try:
+            names = os.listdir(directory)
+        except OSError as error:
+            raise damaged(directory, f"it cannot be read ({error.strerror})") from None
+        weights = find_weights(directory, names)
+        if not weights.sharded:
+            return self._read(directory / weights.name)
+        index = directory / weights.name
+        placed = _read_index(index)
         tensors: dict[str, StoredTensor] = {}
         for shard in sorted(set(placed.values())):
-            for name, tensor in self._read(directory / shard, directory / INDEX).items():
+            for name, tensor in self._read(directory / shard, index).items():
                 # A shard may hold more than the index lists; what counts is the index.
                 if placed.get(name) == shard:
                     tensors[name] = tensor
         for name, shard in placed.items():
             if name not in tensors:
-                raise _damaged(directory / shard, f"it lacks the tensor {show(name)}")
+                raise damaged(directory / shard, f"it lacks the tensor {show(name)}")
         return tensors
 
     def _read(self, path: Path, index: Path | None = None) -> dict[str, StoredTensor]:
@@ -129,14 +130,14 @@ class SafetensorsReader(Closing):
                     index=index,
                     reason=error.strerror,
                 ) from None
-            raise _damaged(path, f"it cannot be read ({error.strerror})") from None
+            raise damaged(path, f"it cannot be read ({error.strerror})") from None
         self._files.append(file)
         try:
             entries = parse(file).entries
         except TruncatedError as error:
-            raise _damaged(path, f"it is truncated, {error}") from None
+            raise damaged(path, f"it is truncated, {error}") from None
         except ContainerError as error:
-            raise _damaged(path, str(error)) from None
+            raise damaged(path, str(error)) from None
         return {
             name: StoredTensor(
                 name, entry.dtype, entry.shape, file, entry.begin, entry.end - entry.begin
@@ -148,15 +149,6 @@ class SafetensorsReader(Closing):
         """Unmaps the files; a second call does nothing."""
         for file in self._files:
             file.close()
-
-
-def _damaged(path: Path, problem: str) -> DamagedModelError:
-    return DamagedModelError(
-        "The checkpoint file {path} cannot be used: {problem}.",
-        "Download the checkpoint again.",
-        path=path,
-        problem=problem,
-    )
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -174,7 +166,7 @@ def _read_index(path: Path) -> dict[str, str]:
             if not plain or shard in ("", ".", ".."):
                 raise ContainerError(f"it names the shard {show(shard)}")
     except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from None
+        raise damaged(path, f"it cannot be read ({error.strerror})") from None
     except ContainerError as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, str(error)) from None
     return placed

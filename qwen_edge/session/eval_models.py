@@ -16,6 +16,7 @@ from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
 from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.footprint import INTERPRETER_BYTES, predict_peak
+from qwen_edge.session.lora import apply_lora
 from qwen_edge.session.memory import MemoryCap, memory_errors
 from qwen_edge.session.models import resolve
 from qwen_edge.session.plan import THREAD_STACK, Plan, make_plan
@@ -111,8 +112,10 @@ class Engines:
     def about(self, index: int) -> dict[str, object]:
         """What decides a model's figures, in plain types."""
         config = self.engines[index].config
+        lora = self.plans[index].lora
         return {
             "model": self.plans[index].model.name,
+            **({} if lora is None else {"adapter": f"{lora.name} x {lora.scale:g}"}),
             "file": self.plans[index].found.path.name,
             "kv": config.kv_type,
             "activations": config.activations,
@@ -133,7 +136,7 @@ def load_engines(
 
     Args:
         flags: settings as on the command line.
-        models: the files.
+        models: the files; an adapter among the settings goes with the first.
         context: tokens of the longest sequence.
         precision: of all of them.
         packs: whether rows of logits are packed or unpacked besides.
@@ -150,6 +153,7 @@ def load_engines(
         plans = []
         for path in models:
             plans.append(make_plan(wanted | {"model": str(path)}))
+            wanted["lora"] = "off"
             stack.callback(plans[-1].model.close)
         configs = [_engine_config(plan, precision) for plan in plans]
         _check_memory(plans, configs, packs)
@@ -158,7 +162,9 @@ def load_engines(
         for plan, config in zip(plans, configs, strict=True):
             with memory_errors():
                 engines.append(NativeEngine(plan.model, config))
-            stack.callback(engines[-1].close)
+                stack.callback(engines[-1].close)
+                if plan.lora is not None:
+                    apply_lora(engines[-1], plan.lora, plan.model.config)
         yield Engines(plans, engines, cap.watch.poll)
 
 
@@ -211,5 +217,6 @@ def _memory_cap(plans: Sequence[Plan]) -> MemoryCap:
         plans[0].budget,
         mapped=sum(plan.facts.weight_bytes for plan in plans),
         # Short-lived threads share the judging of rows.
-        address_only=2 * threads * THREAD_STACK,
+        address_only=2 * threads * THREAD_STACK
+        + sum(plan.lora.mapped for plan in plans if plan.lora is not None),
     )

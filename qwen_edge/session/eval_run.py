@@ -54,6 +54,8 @@ class Run:
             "quantization": dict(model.quantization),
         }
         about = engines.about(0)
+        if "adapter" in about:
+            self._model = {**self._model, "adapter": about["adapter"]}
         self._settings = {key: about[key] for key in ("kv", "activations", "isa")} | method
         self._watcher.loaded(engines.plans[0])
 

@@ -12,7 +12,7 @@ from qwen_edge.errors import DamagedModelError, ModelNotFoundError, UsageError
 from qwen_edge.host.part_file import RemoteFile
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.checkpoint_config import CONFIG
-from qwen_edge.model.safetensors_reader import INDEX, SINGLE
+from qwen_edge.model.checkpoint_weights import SUFFIX, Weights, find_weights
 from qwen_edge.session.pull_names import GGUF_SUFFIX, READY_SUFFIX
 
 CHECKPOINT, GGUF, READY = "checkpoint", "gguf", "ready"
@@ -26,7 +26,6 @@ SIDE_FILES = (
     "chat_template.jinja",
     "quantize_config.json",
     "quant_config.json",
-    INDEX,
 )
 # Far above what they are; a server could name any size.
 _SIDE_LIMIT = 256 << 20
@@ -88,9 +87,14 @@ def select(repo: str, files: Sequence[RemoteFile], wanted: str | None, read: Rea
     ready = listing.models(READY_SUFFIX)
     if ready:
         return _one(listing, ready, READY_SUFFIX)
-    if listing.get(CONFIG) and (listing.get(SINGLE) or listing.get(INDEX)):
-        return _checkpoint(listing, read)
-    return _one(listing, listing.models(GGUF_SUFFIX), GGUF_SUFFIX)
+    models = listing.models(GGUF_SUFFIX)
+    if listing.get(CONFIG) and (_has_weights(listing) or not models):
+        return _checkpoint(listing, find_weights(repo, [file.name for file in files]), read)
+    return _one(listing, models, GGUF_SUFFIX)
+
+
+def _has_weights(listing: _Listing) -> bool:
+    return any("/" not in file.name and file.name.endswith(SUFFIX) for file in listing.files)
 
 
 def _matching(listing: _Listing, wanted: str) -> list[RemoteFile]:
@@ -135,15 +139,16 @@ def _named(files: Sequence[RemoteFile]) -> str:
     return shown + (", ..." if len(files) > 12 else "") if files else "-"
 
 
-def _checkpoint(listing: _Listing, read: ReadText) -> Selection:
+def _checkpoint(listing: _Listing, found: Weights, read: ReadText) -> Selection:
     sides = [file for name in SIDE_FILES if (file := listing.get(name))]
-    single = listing.get(SINGLE)
-    if single is not None:
-        # The reader takes it before an index, which may be left from another version.
-        sides = [file for file in sides if file.name != INDEX]
-        weights = [single]
+    file = listing.get(found.name)
+    assert file is not None
+    if found.sharded:
+        # Shards without their index would be nothing to the reader.
+        sides.append(file)
+        weights = _shards(listing, file, read)
     else:
-        weights = _shards(listing, read)
+        weights = [file]
     if listing.get(TOKENIZER) is None:
         raise _incomplete(listing.repo, f"it has no {TOKENIZER}")
     for file in sides:
@@ -152,22 +157,20 @@ def _checkpoint(listing: _Listing, read: ReadText) -> Selection:
     return Selection(CHECKPOINT, (*sides, *weights))
 
 
-def _shards(listing: _Listing, read: ReadText) -> list[RemoteFile]:
-    index = listing.get(INDEX)
-    assert index is not None
+def _shards(listing: _Listing, index: RemoteFile, read: ReadText) -> list[RemoteFile]:
     try:
         placed = json.loads(read(index)).get("weight_map")
         names = sorted(set(placed.values()))
     except (ValueError, RecursionError, AttributeError, TypeError):
-        raise _incomplete(listing.repo, f"{INDEX} cannot be read") from None
+        raise _incomplete(listing.repo, f"{index.name} cannot be read") from None
     shards = []
     for name in names[:_MOST_SHARDS]:
         shard = listing.get(name) if isinstance(name, str) else None
-        if shard is None or "/" in name or not name.endswith(".safetensors"):
-            raise _incomplete(listing.repo, f"its {INDEX} names a file that it has not")
+        if shard is None or "/" in name or not name.endswith(SUFFIX):
+            raise _incomplete(listing.repo, f"its {index.name} names a file that it has not")
         shards.append(shard)
     if not shards:
-        raise _incomplete(listing.repo, f"{INDEX} names no files")
+        raise _incomplete(listing.repo, f"{index.name} names no files")
     return shards
 
 

@@ -17,7 +17,7 @@ from qwen_edge.host.download import Watch, download
 from qwen_edge.host.part_file import bytes_there, discard
 from qwen_edge.host.paths import downloads_folder
 from qwen_edge.host.retry import Patience
-from qwen_edge.model.safetensors_reader import SINGLE
+from qwen_edge.model.checkpoint_weights import INDEX_SUFFIX, SUFFIX
 from qwen_edge.session.pull_files import CHECKPOINT, SIDE_FILES
 from qwen_edge.session.pull_names import Wanted
 from qwen_edge.session.pull_offer import Offer
@@ -86,9 +86,11 @@ class DownloadFolder:
     def _remove_strange(self, offer: Offer) -> None:
         """Removes files of a checkpoint that are left from another version of it."""
         names = {file.name for file in offer.selection.files}
-        for name in {*SIDE_FILES, SINGLE} - names:
-            with contextlib.suppress(OSError):
-                (self.path / name).unlink()
+        for path in list(self.path.iterdir()):
+            known = path.name in SIDE_FILES or path.name.endswith((SUFFIX, INDEX_SUFFIX))
+            if known and path.name not in names:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def remove(self, offer: Offer) -> None:
         """Deletes what was downloaded, once it is not needed any more."""

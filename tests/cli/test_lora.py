@@ -207,3 +207,36 @@ def test_what_convert_refuses(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert not (tmp_path / "m.qedge").exists()
+
+
+def test_evaluations_have_it_and_what_they_compare_with_has_not(
+    home: Path, adapter: Path, tmp_path: Path
+) -> None:
+    text, kept = tmp_path / "text.txt", tmp_path / "plain.ref"
+    text.write_text("Once upon a time there was a ship. What is 8 times 7? 56.\n" * 60)
+    usual = ("eval", *DEMO, "--json", "--limit", "1")
+    done = run(home, *usual, "--text", str(text), "--save-reference", str(kept))
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    assert "adapter" not in plain["model"]
+    with_it = ("--lora", str(adapter), "--lora-scale", "0.5")
+    perplexity = plain["perplexity"]["perplexity"]
+    for compared in (
+        ("--text", str(text), "--against", "demo", *with_it),
+        ("--reference", str(kept), *with_it),
+    ):
+        done = run(home, *usual, *compared)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["model"]["adapter"] == "other x 0.5"
+        assert found["perplexity"]["perplexity"] != perplexity
+        divergence = found["divergence"]
+        assert divergence["reference_perplexity"]["perplexity"] == perplexity
+        assert "adapter" not in divergence["reference"]
+        assert divergence["kl"]["mean"] > 0.001
+    # Without the adapter, or with nothing of it, nothing diverges.
+    for none in ((), ("--lora", str(adapter), "--lora-scale", "0")):
+        found = json.loads(run(home, *usual, "--reference", str(kept), *none).stdout)
+        assert found["perplexity"]["perplexity"] == perplexity
+    done = run(home, "eval", *DEMO, "--limit", "1", "--reference", str(kept), *with_it)
+    assert "with the adapter other x 0.5" in done.stdout

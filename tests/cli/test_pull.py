@@ -68,6 +68,33 @@ def test_a_model_is_downloaded_converted_and_answers(hub: HubServer, tmp_path: P
     assert json.loads(answer.stdout)["usage"]["completion_tokens"] == 3
 
 
+def test_weights_of_an_older_tool_are_found(hub: HubServer, tmp_path: Path) -> None:
+    name = "gptq_model-4bit-128g.safetensors"
+    hub.files[name] = hub.files.pop(WEIGHTS)
+    # What is left of an earlier version would be another file of weights.
+    result = pull(hub, tmp_path, REPO, "--keep-source")
+    assert result.returncode == 0, result.stderr
+    assert model_file(tmp_path).exists()
+    (folder,) = {path.parent for path in downloads(tmp_path) if path.name == name}
+    (folder / name).rename(folder / "gptq_model-4bit-64g.safetensors")
+    result = pull(hub, tmp_path, REPO, "--force")
+    assert result.returncode == 0, result.stderr
+    assert downloads(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
+def test_pickled_weights_are_refused_before_they_are_fetched(
+    hub: HubServer, tmp_path: Path, name: str
+) -> None:
+    hub.files[name] = hub.files.pop(WEIGHTS)
+    del hub.files["x.bin"]
+    result = pull(hub, tmp_path, REPO)
+    assert result.returncode == 3
+    assert f"The weights in {REPO} are pickled ({name})" in result.stderr
+    assert not hub.asked(name)
+    assert downloads(tmp_path) == []
+
+
 def test_a_second_pull_does_nothing(hub: HubServer, tmp_path: Path) -> None:
     assert pull(hub, tmp_path, REPO).returncode == 0
     before = model_file(tmp_path).stat()

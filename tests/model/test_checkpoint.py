@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qwen_edge.errors import DamagedModelError, ModelNotFoundError
+from qwen_edge.errors import DamagedModelError, ModelNotFoundError, UsageError
 from qwen_edge.model.chatml import CHATML
 from qwen_edge.model.checkpoint import open_checkpoint
 from qwen_edge.model.config import tensor_shapes
@@ -213,6 +213,57 @@ def test_a_malformed_index(tmp_path: Path, index: str) -> None:
     write_checkpoint(tmp_path, shards=3)
     (tmp_path / INDEX).write_text(index)
     assert f"{INDEX} cannot be used: " in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gptq_model-4bit-128g.safetensors", "Qwen3-0.6B.w4.safetensors"])
+def test_weights_under_another_name(tmp_path: Path, name: str) -> None:
+    weights = write_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / name)
+    # Neither are the model's.
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"adapter")
+    (tmp_path / "training_args.bin").write_bytes(b"pickle")
+    with open_checkpoint(tmp_path) as opened:
+        assert opened.reader.tensors.keys() == weights.keys()
+
+
+def test_shards_under_another_name(tmp_path: Path) -> None:
+    weights = write_checkpoint(tmp_path, shards=3)
+    table = json.loads((tmp_path / INDEX).read_text())
+    for path in tmp_path.glob("model-*.safetensors"):
+        path.rename(tmp_path / path.name.replace("model-", "gptq_model-4bit-128g-"))
+    placed = table["weight_map"]
+    table["weight_map"] = {
+        name: shard.replace("model-", "gptq_model-4bit-128g-") for name, shard in placed.items()
+    }
+    (tmp_path / INDEX).unlink()
+    (tmp_path / f"gptq_model-4bit-128g{INDEX.removeprefix('model')}").write_text(json.dumps(table))
+    with open_checkpoint(tmp_path) as opened:
+        assert opened.reader.tensors.keys() == weights.keys()
+
+
+def test_several_files_of_weights(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    for name in ("a.safetensors", "b.safetensors"):
+        shutil.copy(tmp_path / "model.safetensors", tmp_path / name)
+    # The usual name goes before all others.
+    open_checkpoint(tmp_path).close()
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(
+        UsageError, match=r"several files of weights: a\.safetensors, b\.safetensors"
+    ):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "weights.pt", "m.pkl"])
+def test_pickled_weights_are_never_read(tmp_path: Path, name: str) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    ran = tmp_path / "ran"
+    # What a pickle may do: open a file for writing.
+    (tmp_path / name).write_bytes(b"cbuiltins\nopen\n(V" + str(ran).encode() + b"\nVw\ntR.")
+    with pytest.raises(ModelNotFoundError, match=rf"are pickled \({name}\)"):
+        open_checkpoint(tmp_path)
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(
