@@ -122,7 +122,7 @@ def test_folders_without_a_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"has no config\.json"):
         open_checkpoint(tmp_path)
     shutil.copy(checkpoint / "config.json", tmp_path)
-    (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / "training_args.bin").touch()
     with pytest.raises(ModelNotFoundError, match="There are no safetensors weights"):
         open_checkpoint(tmp_path)
     with (
