@@ -12,11 +12,13 @@ import typer
 from qwen_edge.cli.file_progress import file_progress
 from qwen_edge.cli.terminal import note, out, warn
 from qwen_edge.errors import UsageError
+from qwen_edge.host.paths import models_folder
 from qwen_edge.host.sizes import format_size
 from qwen_edge.host.storage import storage_of
 from qwen_edge.model.conversion import Conversion
 from qwen_edge.model.convert import check_method, convert, stored_bits
 from qwen_edge.model.layout_choice import Override, default_format, parse_override
+from qwen_edge.model.replacing_file import remove_all_leftovers
 from qwen_edge.quant.methods import BEST_METHOD, read_calibration
 from qwen_edge.session.models import SUFFIX, store_path
 from qwen_edge.session.profile import read_profile, reserve_for
@@ -157,6 +159,9 @@ def run_conversion(
 ) -> Conversion:
     """Converts with a progress bar; raises as ``convert`` does."""
     options = making.checked()
+    if target.parent == models_folder():
+        # What a killed conversion left may be gigabytes, whatever it was to be called.
+        remove_all_leftovers(target.parent)
     with file_progress("Converting") as progress:
         made = convert(
             source,

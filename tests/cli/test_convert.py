@@ -15,6 +15,7 @@ from qwen_edge.cli import convert_options
 from qwen_edge.cli.convert_options import Making, run_conversion
 from qwen_edge.model.config import tensor_shapes
 from qwen_edge.model.packed import ModelConfig, open_model
+from qwen_edge.model.replacing_file import ReplacingFile
 from qwen_edge.model.synthetic import byte_tokenizer_json
 from qwen_edge.session.profile import MIB, read_profile
 from tests.cli.program import environment
@@ -101,6 +102,27 @@ def test_without_output_it_joins_the_models_of_the_device(tmp_path: Path, checkp
     assert path.is_file()
     info = run("models", "info", "mine", "--json", home=tmp_path)
     assert json.loads(info.stdout)["name"] == "mine"
+
+
+def test_what_killed_conversions_left_leaves_the_models_of_the_device(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    store = tmp_path / "qe" / "models"
+    store.mkdir(parents=True)
+    dead, elsewhere = (folder / ".dead.qedge.00000000.partial" for folder in (store, tmp_path))
+    for path in (dead, elsewhere):
+        path.write_bytes(b"x" * 100)
+    with ReplacingFile(store / "other.qedge", 100) as file:
+        living = file.path
+        options = ("--method", "nearest")
+        result = run("convert", checkpoint, "--name", "mine", *options, home=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert living.exists()
+        result = run("convert", checkpoint, "-o", tmp_path / "a.qedge", *options, home=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert not dead.exists()
+    # Another folder may have such files of other programs.
+    assert elsewhere.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Changes files of every kind that is read, and reads what comes out.
 
-    python -m tests.fuzz --minutes 10 [--seed N] [--folder DIR]
+    python -m tests.fuzz --minutes 10 [--seed N] [--folder DIR] [--unlimited]
 
 Model files, GGUF, checkpoints in safetensors (floats, FP8, GPTQ, AWQ, bitsandbytes; their JSON
 files, indexes and side tensors), adapters and prompt caches. Whatever the bytes: they are read to
 the end or refused by one of the program's documented errors, within ten seconds and a gigabyte of
 address space. Batches run in processes of their own, so that a crash is seen; a finding names the
 seed that repeats it. Needs the gguf and safetensors packages.
+
+With ``QWEN_EDGE_LIBRARY`` naming a library that was built with a sanitizer, and ``--unlimited``
+because sanitizers reserve all the address space there is, every access of native code is checked.
 """
 
 from __future__ import annotations
@@ -35,10 +38,13 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, hard))
 
 
-def _batch(folder: Path, first: int, report: multiprocessing.SimpleQueue[object]) -> None:
+def _batch(
+    folder: Path, first: int, unlimited: bool, report: multiprocessing.SimpleQueue[object]
+) -> None:
     folder.mkdir()
     seeds = Seeds(folder)
-    limit_memory()
+    if not unlimited:
+        limit_memory()
     counts: Counter[str] = Counter()
     for seed in range(first, first + BATCH):
         report.put(seed)
@@ -54,6 +60,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to write, by default the system's /tmp")
+    parser.add_argument("--unlimited", action="store_true", help="any amount of address space")
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
     first, findings = arguments.seed, 0
@@ -62,7 +69,8 @@ def main() -> None:
     while time.monotonic() < end:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
             report: multiprocessing.SimpleQueue[object] = context.SimpleQueue()
-            child = context.Process(target=_batch, args=(Path(name) / "seeds", first, report))
+            batch = (Path(name) / "seeds", first, arguments.unlimited, report)
+            child = context.Process(target=_batch, args=batch)
             child.start()
             last: object = first
             while child.is_alive() or not report.empty():

@@ -7,7 +7,6 @@ import json
 import random
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,13 +92,9 @@ class Seeds:
             self._add_checkpoint(name, write_foreign(folder / name, name, TINY))
         with open_gguf(folder / "model.gguf") as source:
             blob = pack_tokenizer(source.tokenizer_json())
-        # Room for the tokens of that tokenizer.
-        write_checkpoint(folder / "wide", replace(TINY, vocab_size=300))
-        model = folder / "model.qedge"
-        convert(folder / "wide", model, tokenizer=blob)
-        self.kinds["qedge"] = Seed(
-            [(model, mutate_safetensors(model))], lambda: _use(model), _WITH_MEMORY
-        )
+        # Floats rounded, columns in another order with zero points, levels.
+        for name in ("hf", "gptq", "nf4"):
+            self._add_model(f"qedge-{name}", folder / name, blob)
         self._add_adapter(folder / "adapter", folder / "hf")
         self._add_prefix(folder / "prefix")
         self.contents = {
@@ -125,6 +120,13 @@ class Seeds:
         names += [path.name for path in folder.glob("*.index.json")]
         files += [(folder / each, mutate_json_file) for each in names]
         self.kinds[name] = Seed(files, lambda: self._convert(folder))
+
+    def _add_model(self, name: str, source: Path, blob: bytes) -> None:
+        path = self._folder / f"{name}.qedge"
+        convert(source, path, tokenizer=blob)
+        self.kinds[name] = Seed(
+            [(path, mutate_safetensors(path))], lambda: _use(path), _WITH_MEMORY
+        )
 
     def _convert(self, path: Path) -> None:
         tokenizer = None if path.is_file() else BLOB
@@ -177,7 +179,8 @@ def _use(path: Path) -> None:
         ids = tokenizer.encode("Ein Text, 一段文字 <|im_end|>", allow_special=True)
         tokenizer.decode_bytes(ids)
         with NativeEngine(model, ENGINE) as engine:
-            extend(engine, [ids[0] if ids else 0, 1, 2], 0, wants_logits=True)
+            tokens = [token % model.config.vocab_size for token in (*ids[:5], 1)]
+            extend(engine, tokens, 0, wants_logits=True)
 
 
 def _mutate_prefix(content: bytes, numbers: random.Random) -> bytes:
