@@ -1,9 +1,9 @@
 """Measures everything anew and makes RESULTS.md: ``python -m benchmarks.all``.
 
 Needs what benchmarks/peers/setup.sh and ``python -m benchmarks.peers.models`` make. Each step is a
-command of its own; most take less than four minutes, the soak half an hour. After a failure or an
-interruption ``--from STEP`` goes on. ``--under COMMAND`` starts the steps with another command, one
-that waits until the machine is idle, say.
+command of its own; most take less than four minutes, the soak and the conversion of 4B half an
+hour. After a failure or an interruption ``--from STEP`` goes on. ``--under COMMAND`` starts the
+steps with another command, one that waits until the machine is idle, say.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ def steps() -> dict[str, list[str]]:
     found["unequal-cores"] = [*cores, "--output", str(results / "unequal_cores.json")]
     idle = [*python, "benchmarks.idle", model, "--output", str(results / "idle.json")]
     found["idle"] = idle
+    conversion, larger = str(results / "convert.json"), str(results / "larger.json")
+    for size in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"):
+        convert = [*python, "benchmarks.convert_memory", "--size", size, "--threads", "1"]
+        convert += ["--method", "nearest", "gptq", "--output", conversion]
+        found[f"convert-{size}"] = convert
+    found["convert-kills"] = [*python, "benchmarks.convert_kills", "--output", conversion]
+    for size in ("qwen3-1.7b", "qwen3-4b"):
+        found[f"larger-{size}"] = [*python, "benchmarks.larger", "--size", size, "--output", larger]
     found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]
     found["report"] = [*python, "benchmarks.report"]
     return found
