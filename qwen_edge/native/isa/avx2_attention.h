@@ -107,12 +107,12 @@ QE_INLINE void score_block_i8(const uint8_t* block, int head_dim, const Quantize
   for (int half = 0; half < 2; ++half) {
     for (int i = 0; i < n; ++i) sum[i] = _mm256_setzero_ps();
     for (int g = 0; g < groups; ++g) {
-      Part part;
+      SignedPart part;
       codes.load(block + 512 * g, half, &part);
       const int8_t* x = q.codes + static_cast<size_t>(first) * head_dim + kActivationGroup * g;
       const float* scale = q.scale + static_cast<size_t>(first) * groups + g;
       for (int i = 0; i < n; ++i, x += head_dim, scale += groups) {
-        const __m256i dot = codes.collect(part, x);
+        const __m256i dot = signed_dot(part, x);
         sum[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_broadcast_ss(scale), sum[i]);
       }
     }

@@ -1,9 +1,9 @@
 // Matrix kernels of the avx2 table. avx2.cpp includes this inside the region that switches to AVX2.
 //
 // VPMADDUBSW multiplies unsigned by signed bytes and adds neighbours into 16 bits, saturating. Two
-// ways keep within 16 bits: a codebook whose entries span at most 16 is moved to 0..16, and the
-// products of all 32 columns are added before they are widened; any other weights enter by their
-// magnitude, with their sign moved to the activations, and are widened at once.
+// ways keep within 16 bits: codes in even steps of one enter as 0..15, and the products of all 32
+// columns are added before they are widened; any other weights enter by their magnitude, with their
+// sign moved to the activations, and are widened at once.
 #pragma once
 
 #include "avx2_rows.h"
@@ -20,98 +20,211 @@ QE_INLINE __m256i load256(const void* data) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(data));
 }
 
+// The same for a register that is used twice, which g++ would read from memory twice: VLDDQU is
+// never part of another instruction.
+QE_INLINE __m256i load_once(const void* data) {
+  return _mm256_lddqu_si256(static_cast<const __m256i*>(data));
+}
+
 QE_INLINE __m256i broadcast4(const int8_t* x) { return _mm256_set1_epi32(load_four(x)); }
 
 QE_INLINE __m256 load_half8(const uint8_t* data) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
 }
 
-// --- codes: 8 rows by 32 columns in 8 registers, register k holding columns 4 k to 4 k + 3.
-// collect() takes the products with a row of activations as far as registers for the codes are
-// needed; finish() turns that and the activations' sum, the same in all lanes, into the 8 sums.
-struct Part {
-  __m256i code[8];
-};
+QE_INLINE __m256i low_nibbles(__m256i bytes) {
+  return _mm256_and_si256(bytes, _mm256_set1_epi8(15));
+}
+QE_INLINE __m256i high_nibbles(__m256i bytes) { return low_nibbles(_mm256_srli_epi16(bytes, 4)); }
 
-// INT4 codes through a codebook of at most 16 steps: code - least entry in 0..16.
-struct NarrowNibbles {
+// --- codes, 16 rows by 32 columns; a register holds 8 rows by 4 columns. several_rows() collects
+// the products with n rows of activations, with as many codes in registers as there is room for,
+// and single_row() those with one. finish() turns what was collected for a row, and the sum of its
+// activations, the same in all lanes, into the 16 sums.
+
+// A value of each half of a tile's rows.
+using Halves = __m256i[2];
+
+// INT4 codes in even steps of one: a weight is its code and the codebook's first entry.
+struct EvenNibbles {
   static constexpr int kPartBytes = 256;
-  static constexpr bool kNeedsSum = true;
-  __m256i table, offset;
+  int first;
 
-  QE_INLINE void load(const uint8_t* codes, int half, Part* part) const {
-    const __m256i low_nibble = _mm256_set1_epi8(15);
+  QE_INLINE void several_rows(const uint8_t* codes, const int8_t* x, size_t row_bytes, int n,
+                              Halves* pairs) const {
+    for (int step = 0; step < 2; ++step) {  // 16 columns
+      Halves code[4];
+      for (int j = 0; j < 2; ++j) {
+        for (int half = 0; half < 2; ++half) {
+          const __m256i bytes = load256(codes + 128 * step + 64 * j + 32 * half);
+          code[2 * j][half] = low_nibbles(bytes);
+          code[2 * j + 1][half] = high_nibbles(bytes);
+        }
+      }
+      const int8_t* row = x + 16 * step;
+      for (int i = 0; i < n; ++i, row += row_bytes) {
+        Halves sums = {};
+        if (step > 0) memcpy(sums, pairs[i], sizeof(sums));
+        for (int k = 0; k < 4; ++k) {
+          const __m256i four = broadcast4(row + 4 * k);
+          for (int half = 0; half < 2; ++half) {
+            sums[half] = _mm256_add_epi16(sums[half], _mm256_maddubs_epi16(code[k][half], four));
+          }
+        }
+        memcpy(pairs[i], sums, sizeof(sums));
+      }
+    }
+  }
+  QE_INLINE void single_row(const uint8_t* codes, const int8_t* x, Halves& pairs) const {
+    pairs[0] = pairs[1] = _mm256_setzero_si256();
     for (int j = 0; j < 4; ++j) {
-      const __m256i bytes = load256(codes + 64 * j + 32 * half);
-      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low_nibble);
-      part->code[2 * j] = _mm256_shuffle_epi8(table, _mm256_and_si256(bytes, low_nibble));
-      part->code[2 * j + 1] = _mm256_shuffle_epi8(table, high);
+      const __m256i low_four = broadcast4(x + 8 * j), high_four = broadcast4(x + 8 * j + 4);
+      for (int half = 0; half < 2; ++half) {
+        const __m256i bytes = load_once(codes + 64 * j + 32 * half);
+        const __m256i low = _mm256_maddubs_epi16(low_nibbles(bytes), low_four);
+        const __m256i high = _mm256_maddubs_epi16(high_nibbles(bytes), high_four);
+        pairs[half] = _mm256_add_epi16(pairs[half], _mm256_add_epi16(low, high));
+      }
     }
   }
-  QE_INLINE __m256i collect(const Part& part, const int8_t* x) const {
-    __m256i pairs = _mm256_maddubs_epi16(part.code[0], broadcast4(x));
-    for (int k = 1; k < 8; ++k) {
-      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(part.code[k], broadcast4(x + 4 * k)));
+  QE_INLINE void finish(__m256i sum, Halves& sums) const {
+    // The sum fits 16 bits, so that VPMADDWD multiplies it by the first entry.
+    const __m256i start = _mm256_madd_epi16(sum, _mm256_set1_epi32(first & 0xffff));
+    for (int half = 0; half < 2; ++half) {
+      const __m256i widened = _mm256_madd_epi16(sums[half], _mm256_set1_epi16(1));
+      sums[half] = _mm256_add_epi32(widened, start);
     }
-    return pairs;
-  }
-  QE_INLINE __m256i finish(__m256i pairs, __m256i sum) const {
-    // The sum fits 16 bits, so that VPMADDWD multiplies it by the least entry.
-    return _mm256_add_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)),
-                            _mm256_madd_epi16(sum, offset));
   }
 };
 
-QE_INLINE __m256i signed_dot(const Part& part, const int8_t* x) {
-  const __m256i ones = _mm256_set1_epi16(1);
+// Weights as signed bytes, 8 rows by 32 columns.
+struct SignedPart {
+  __m256i weights[8];
+};
+
+QE_INLINE __m256i add_signed(__m256i total, __m256i weights, __m256i x) {
+  const __m256i flipped = _mm256_sign_epi8(x, weights);
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), flipped);
+  return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+QE_INLINE __m256i signed_dot(const SignedPart& part, const int8_t* x) {
   __m256i total = _mm256_setzero_si256();
-  for (int k = 0; k < 8; ++k) {
-    const __m256i flipped = _mm256_sign_epi8(broadcast4(x + 4 * k), part.code[k]);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(part.code[k]), flipped);
-    total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
-  }
+  for (int k = 0; k < 8; ++k) total = add_signed(total, part.weights[k], broadcast4(x + 4 * k));
   return total;
 }
 
-// INT4 codes through any codebook.
-struct WideNibbles {
-  static constexpr int kPartBytes = 256;
-  static constexpr bool kNeedsSum = false;
-  __m256i table;
-
-  QE_INLINE void load(const uint8_t* codes, int half, Part* part) const {
-    const __m256i low_nibble = _mm256_set1_epi8(15);
-    for (int j = 0; j < 4; ++j) {
-      const __m256i bytes = load256(codes + 64 * j + 32 * half);
-      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low_nibble);
-      part->code[2 * j] = _mm256_shuffle_epi8(table, _mm256_and_si256(bytes, low_nibble));
-      part->code[2 * j + 1] = _mm256_shuffle_epi8(table, high);
+// What codes that become signed bytes have in common; Codes::load brings half the rows.
+template <typename Codes>
+struct SignedCodes {
+  QE_INLINE void several_rows(const uint8_t* codes, const int8_t* x, size_t row_bytes, int n,
+                              Halves* sums) const {
+    for (int half = 0; half < 2; ++half) {
+      SignedPart part;
+      static_cast<const Codes*>(this)->load(codes, half, &part);
+      const int8_t* row = x;
+      for (int i = 0; i < n; ++i, row += row_bytes) sums[i][half] = signed_dot(part, row);
     }
   }
-  QE_INLINE __m256i collect(const Part& part, const int8_t* x) const { return signed_dot(part, x); }
-  QE_INLINE __m256i finish(__m256i dot, __m256i) const { return dot; }
+  QE_INLINE void single_row(const uint8_t* codes, const int8_t* x, Halves& sums) const {
+    several_rows(codes, x, 0, 1, &sums);
+  }
+  static QE_INLINE void finish(__m256i, Halves&) {}
 };
 
-struct SignedBytes {
-  static constexpr int kPartBytes = 512;
-  static constexpr bool kNeedsSum = false;
+// INT4 codes through any codebook.
+struct Nibbles : SignedCodes<Nibbles> {
+  static constexpr int kPartBytes = 256;
+  __m256i table;
 
-  QE_INLINE void load(const uint8_t* codes, int half, Part* part) const {
-    for (int k = 0; k < 8; ++k) {
-      part->code[k] = load256(codes + 64 * k + 32 * half);
+  explicit QE_INLINE Nibbles(const int8_t* codebook)
+      : table(_mm256_broadcastsi128_si256(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(codebook)))) {}
+  QE_INLINE void load(const uint8_t* codes, int half, SignedPart* part) const {
+    for (int j = 0; j < 4; ++j) {
+      const __m256i bytes = load256(codes + 64 * j + 32 * half);
+      part->weights[2 * j] = _mm256_shuffle_epi8(table, low_nibbles(bytes));
+      part->weights[2 * j + 1] = _mm256_shuffle_epi8(table, high_nibbles(bytes));
     }
   }
-  QE_INLINE __m256i collect(const Part& part, const int8_t* x) const { return signed_dot(part, x); }
-  QE_INLINE __m256i finish(__m256i dot, __m256i) const { return dot; }
+};
+
+struct SignedBytes : SignedCodes<SignedBytes> {
+  static constexpr int kPartBytes = 512;
+
+  static QE_INLINE void load(const uint8_t* codes, int half, SignedPart* part) {
+    for (int k = 0; k < 8; ++k) part->weights[k] = load256(codes + 64 * k + 32 * half);
+  }
 };
 
 // --- the loops
 
-// One tile by n <= kRowChunk rows of activations from `first` on. The rows are gone through twice
-// a part: first only products, with the codes in registers, then all the rest. Together they would
-// make so long a chain a row that a processor could not look far enough ahead.
+// The scales of a block and, where there are any, its minimums.
+template <bool kHasMin>
+struct Scales {
+  __m256 scale[2], minimum[2];
+
+  QE_INLINE Scales(const Matrix& w, const uint8_t* halves) {
+    for (int half = 0; half < 2; ++half) {
+      scale[half] = load_half8(halves + 16 * half);
+      if (!kHasMin) continue;
+      minimum[half] = load_half8(halves + kScaleBytes + 16 * half);
+      if (w.has_zero) {
+        minimum[half] =
+            _mm256_mul_ps(minimum[half], _mm256_sub_ps(_mm256_setzero_ps(), scale[half]));
+      }
+    }
+  }
+  // Adds the sums over 32 columns of a row of activations to its totals.
+  QE_INLINE void add(const Halves& sums, __m256i sum, const float* x_scale,
+                     __m256 (&total)[2]) const {
+    const __m256 factor = _mm256_broadcast_ss(x_scale);
+    for (int half = 0; half < 2; ++half) {
+      __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scale[half]);
+      if (kHasMin) value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), minimum[half], value);
+      total[half] = _mm256_fmadd_ps(value, factor, total[half]);
+    }
+  }
+};
+
+QE_INLINE void store_totals(const __m256 (&total)[2], float* out) {
+  _mm256_storeu_ps(out, total[0]);
+  _mm256_storeu_ps(out + 8, total[1]);
+}
+
+// One tile by the only row of activations. A function of its own: next to the loops for several
+// rows g++ would keep its totals in memory.
 template <bool kHasMin, typename Codes>
-QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile,
+__attribute__((noinline)) void multiply_row(const Matrix& w, const Codes& codes,
+                                            const QuantizedRows& x, int tile, float* out) {
+  const int groups = w.groups(), parts = w.group / kActivationGroup;
+  const uint8_t* block = w.data + tile * w.tile_bytes();
+  const int8_t* x_codes = x.codes;
+  const float* x_scale = x.scale;
+  const int32_t* x_sum = x.sum;
+  __m256 total[2] = {};
+  for (int g = 0; g < groups; ++g) {
+    const uint8_t* halves = block + static_cast<size_t>(Codes::kPartBytes) * parts;
+    const Scales<kHasMin> scales(w, halves);
+    for (int p = 0; p < parts; ++p, block += Codes::kPartBytes, x_codes += kActivationGroup) {
+      prefetch_ahead(block, Codes::kPartBytes, 2 * kAhead);
+      const __m256i sum = _mm256_set1_epi32(*x_sum++);
+      Halves sums;
+      codes.single_row(block, x_codes, sums);
+      codes.finish(sum, sums);
+      scales.add(sums, sum, x_scale++, total);
+    }
+    prefetch_ahead(halves, kScaleBytes, 2 * kAhead);
+    block = halves + kScaleBytes * (kHasMin ? 2 : 1);
+  }
+  store_totals(total, out);
+}
+
+// One tile by n <= kRowChunk rows of activations from `first` on. The rows are gone through first
+// only for products and then for all the rest. Together they would make so long a chain a row that
+// a processor could not look far enough ahead.
+template <bool kHasMin, typename Codes>
+QE_INLINE void multiply_rows(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile,
                              int first, int n, float* out, size_t out_stride) {
   const int groups = w.groups(), parts = w.group / kActivationGroup;
   const size_t row_step = x.row_step(), row_bytes = kActivationGroup * row_step;
@@ -123,54 +236,31 @@ QE_INLINE void multiply_tile(const Matrix& w, const Codes& codes, const Quantize
   const float* x_scale = x.scale + start;
   const int32_t* x_sum = x.sum + start;
   __m256 total[kRowChunk][2];
-  __m256i collected[2][kRowChunk];
+  Halves collected[kRowChunk];
   for (int i = 0; i < n; ++i) total[i][0] = total[i][1] = _mm256_setzero_ps();
   for (int g = 0; g < groups; ++g, block += bytes) {
     prefetch_ahead(block, bytes);
-    const uint8_t* scales = block + static_cast<size_t>(Codes::kPartBytes) * parts;
-    const __m256 scale[2] = {load_half8(scales), load_half8(scales + 16)};
-    __m256 minimum[2] = {};
-    if (kHasMin) {
-      minimum[0] = load_half8(scales + kScaleBytes);
-      minimum[1] = load_half8(scales + kScaleBytes + 16);
-      for (int half = 0; half < 2 && w.has_zero; ++half) {
-        minimum[half] =
-            _mm256_mul_ps(minimum[half], _mm256_sub_ps(_mm256_setzero_ps(), scale[half]));
-      }
-    }
+    const Scales<kHasMin> scales(w, block + static_cast<size_t>(Codes::kPartBytes) * parts);
     for (int p = 0; p < parts; ++p, x_codes += panel_bytes, x_scale += x.panel, x_sum += x.panel) {
-      for (int half = 0; half < 2; ++half) {
-        Part part;
-        codes.load(block + static_cast<size_t>(Codes::kPartBytes) * p, half, &part);
-        const int8_t* row = x_codes;
-        for (int i = 0; i < n; ++i, row += row_bytes) collected[half][i] = codes.collect(part, row);
-      }
+      codes.several_rows(block + static_cast<size_t>(Codes::kPartBytes) * p, x_codes, row_bytes, n,
+                         collected);
       for (int i = 0; i < n; ++i) {
-        const __m256 factor = _mm256_broadcast_ss(x_scale + i * row_step);
-        __m256i sum = _mm256_setzero_si256();
-        if (kHasMin || Codes::kNeedsSum) sum = _mm256_set1_epi32(x_sum[i * row_step]);
-        for (int half = 0; half < 2; ++half) {
-          const __m256i dot = codes.finish(collected[half][i], sum);
-          __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale[half]);
-          if (kHasMin) value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), minimum[half], value);
-          total[i][half] = _mm256_fmadd_ps(value, factor, total[i][half]);
-        }
+        const __m256i sum = _mm256_set1_epi32(x_sum[i * row_step]);
+        Halves sums = {collected[i][0], collected[i][1]};
+        codes.finish(sum, sums);
+        scales.add(sums, sum, x_scale + i * row_step, total[i]);
       }
     }
   }
-  for (int i = 0; i < n; ++i) {
-    float* row = out + i * out_stride;
-    _mm256_storeu_ps(row, total[i][0]);
-    _mm256_storeu_ps(row + 8, total[i][1]);
-  }
+  for (int i = 0; i < n; ++i) store_totals(total[i], out + i * out_stride);
 }
 
 template <bool kHasMin, typename Codes>
 void multiply(const Matrix& w, const Codes& codes, const QuantizedRows& x, int tile_begin,
               int tile_end, float* out, size_t out_stride) {
-  if (x.n == 1) {  // the constant lets the compiler keep everything in registers
+  if (x.n == 1) {
     for (int t = tile_begin; t < tile_end; ++t) {
-      multiply_tile<kHasMin>(w, codes, x, t, 0, 1, out + kTileRows * t, out_stride);
+      multiply_row<kHasMin>(w, codes, x, t, out + kTileRows * t);
     }
     return;
   }
@@ -180,46 +270,30 @@ void multiply(const Matrix& w, const Codes& codes, const QuantizedRows& x, int t
     for (int first = 0; first < x.n; first += kRowChunk) {
       const int n = x.n - first < kRowChunk ? x.n - first : kRowChunk;
       for (int t = begin; t < end; ++t) {
-        multiply_tile<kHasMin>(w, codes, x, t, first, n, out + first * out_stride + kTileRows * t,
+        multiply_rows<kHasMin>(w, codes, x, t, first, n, out + first * out_stride + kTileRows * t,
                                out_stride);
       }
     }
   }
 }
 
-// Whether a codebook spans at most 16 steps, and from where.
-QE_INLINE bool is_narrow(const int8_t* codebook, int* least) {
-  int low = codebook[0], high = codebook[0];
+QE_INLINE bool is_even(const int8_t* codebook) {
   for (int i = 1; i < 16; ++i) {
-    low = codebook[i] < low ? codebook[i] : low;
-    high = codebook[i] > high ? codebook[i] : high;
+    if (codebook[i] != codebook[0] + i) return false;
   }
-  *least = low;
-  return high - low <= 16;
-}
-
-QE_INLINE __m256i codebook_table(const int8_t* codebook) {
-  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codebook)));
-}
-
-QE_INLINE NarrowNibbles narrow_nibbles(const int8_t* codebook, int least) {
-  const __m256i table = codebook_table(codebook);
-  return {_mm256_sub_epi8(table, _mm256_set1_epi8(static_cast<char>(least))),
-          _mm256_set1_epi32(least & 0xffff)};
+  return true;
 }
 
 void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
                size_t out_stride) {
-  int least;
-  if (is_narrow(w.codebook, &least)) {
-    const NarrowNibbles codes = narrow_nibbles(w.codebook, least);
-    (w.has_min
-         ? multiply<true, NarrowNibbles>
-         : multiply<false, NarrowNibbles>)(w, codes, x, tile_begin, tile_end, out, out_stride);
+  if (is_even(w.codebook)) {
+    (w.has_min ? multiply<true, EvenNibbles>
+               : multiply<false, EvenNibbles>)(w, EvenNibbles{w.codebook[0]}, x, tile_begin,
+                                               tile_end, out, out_stride);
   } else {
-    const WideNibbles codes = {codebook_table(w.codebook)};
-    (w.has_min ? multiply<true, WideNibbles>
-               : multiply<false, WideNibbles>)(w, codes, x, tile_begin, tile_end, out, out_stride);
+    (w.has_min ? multiply<true, Nibbles> : multiply<false, Nibbles>)(w, Nibbles(w.codebook), x,
+                                                                     tile_begin, tile_end, out,
+                                                                     out_stride);
   }
 }
 
@@ -233,21 +307,19 @@ void linear_q8(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile
 template <typename Codes>
 QE_INLINE void part_sums(const Codes& codes, const uint8_t* bytes, const int8_t* x, int32_t x_sum,
                          int32_t* out) {
-  for (int half = 0; half < 2; ++half) {
-    Part part;
-    codes.load(bytes, half, &part);
-    const __m256i sums = codes.finish(codes.collect(part, x), _mm256_set1_epi32(x_sum));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * half), sums);
-  }
+  Halves sums;
+  codes.single_row(bytes, x, sums);
+  codes.finish(_mm256_set1_epi32(x_sum), sums);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), sums[0]);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), sums[1]);
 }
 
 void sums_q4(const uint8_t* codes, const int8_t* codebook, const int8_t* x, int32_t x_sum,
              int32_t* out) {
-  int least;
-  if (is_narrow(codebook, &least)) {
-    part_sums(narrow_nibbles(codebook, least), codes, x, x_sum, out);
+  if (is_even(codebook)) {
+    part_sums(EvenNibbles{codebook[0]}, codes, x, x_sum, out);
   } else {
-    part_sums(WideNibbles{codebook_table(codebook)}, codes, x, x_sum, out);
+    part_sums(Nibbles(codebook), codes, x, x_sum, out);
   }
 }
 
