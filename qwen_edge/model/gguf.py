@@ -59,7 +59,7 @@ class GgufTensor(SourceTensor):
 
     @property
     def nearest(self) -> WeightFormat | None:
-        return self._block.nearest or self._block.held or self._rest
+        return self._block.nearest or self._rest
 
     def floats(self, begin: int, rows: int) -> FloatRows:
         address = self._address(begin)

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from qwen_edge.errors import UsageError
 from qwen_edge.model.config import EMBEDDING
 from qwen_edge.model.source import Source, SourceTensor
+from qwen_edge.quant.gguf_blocks import BlockType
 from qwen_edge.quant.layout import CODEBOOKS, Layout, WeightFormat, weight_format
 
 DEFAULT_BITS = 4
@@ -69,7 +70,7 @@ def choose_layouts(
     for name, tensor in source.tensors.items():
         fitting = [each for each in overrides if _fits(each[0], name, source.config.tied)]
         unused -= {pattern for pattern, _ in fitting}
-        chosen = fitting[0][1] if fitting else _usual(tensor, default, bits is not None)
+        chosen = fitting[0][1] if fitting else usual_format(tensor, default, bits is not None)
         # Norms: a few bytes that every kernel reads as they are.
         vector = Layout("f32", 1, tensor.cols)
         layouts[name] = chosen.layout(tensor.rows, tensor.cols) if len(tensor.shape) > 1 else vector
@@ -91,7 +92,10 @@ def _fits(pattern: str, name: str, tied: bool) -> bool:
     return any(fnmatchcase(each, pattern) for each in names)
 
 
-def _usual(tensor: SourceTensor, default: WeightFormat, explicit: bool) -> WeightFormat:
+def usual_format(
+    tensor: SourceTensor | BlockType, default: WeightFormat, explicit: bool
+) -> WeightFormat:
+    """The format of weights that no override fits; ``explicit`` if the default was asked for."""
     if not explicit:
         return tensor.nearest or default
     if tensor.held is not None and tensor.held.bits <= default.bits:

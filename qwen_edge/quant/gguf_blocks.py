@@ -27,7 +27,7 @@ class BlockType(NamedTuple):
         width: weights of a block; rows are made of whole ones.
         nbytes: of a block.
         held: our format with the same codes; its scales are fp16, too, or are rounded to it.
-        nearest: our format to go to where nothing is asked for, if it is not that one: there is
+        instead: our format to go to where nothing is asked for, if it is not that one: there is
             none, or it has many more bits.
     """
 
@@ -36,7 +36,17 @@ class BlockType(NamedTuple):
     width: int
     nbytes: int
     held: WeightFormat | None = None
-    nearest: WeightFormat | None = None
+    instead: WeightFormat | None = None
+
+    @property
+    def nearest(self) -> WeightFormat | None:
+        """Our format to go to where nothing is asked for; None for floats."""
+        return self.instead or self.held
+
+    @property
+    def bits(self) -> float:
+        """Bits of a weight."""
+        return 8 * self.nbytes / self.width
 
     def tensor_bytes(self, rows: int, cols: int) -> int:
         """Bytes of a matrix; ``cols`` is a multiple of ``width``."""

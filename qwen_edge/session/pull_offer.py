@@ -12,8 +12,9 @@ from qwen_edge.host.hub import repository, single_file
 from qwen_edge.host.retry import Patience
 from qwen_edge.model.checkpoint_config import CONFIG, Preview, preview
 from qwen_edge.model.config import tensor_shapes
-from qwen_edge.model.layout_choice import default_format
-from qwen_edge.quant.layout import Layout
+from qwen_edge.model.layout_choice import default_format, usual_format
+from qwen_edge.quant.gguf_blocks import BLOCK_TYPES
+from qwen_edge.quant.layout import TILE_ROWS, Layout
 from qwen_edge.session.models import SHORT_NAMES
 from qwen_edge.session.pull_files import CHECKPOINT, READY, Selection, select
 from qwen_edge.session.pull_names import OWNER, URL, Wanted
@@ -22,10 +23,10 @@ _CONFIG_LIMIT = 8 << 20
 _INDEX_LIMIT = 64 << 20
 # Tokenizer, norms and header of a model file.
 _REST_BYTES = 6_000_000
-# Sizes of models made of quantized sources, as shares of these: ours have scales and minimums for
-# each group, and no codes of fewer than 4 bits.
-_SHARES = {"q2_k": 1.8, "q3_k": 1.4, "iq2": 2.0, "iq3": 1.5, "f16": 0.6, "f32": 0.3}
-_USUAL_SHARE = 1.15
+# By what models made of quantized sources may be larger: ours have scales and minimums for each
+# group, and files named for one type have some matrices in another.
+_GROWTH = 1.2
+_MIXTURE = 1.1
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,19 @@ class Offer:
             return size
         if self.preview is not None and (bits is not None or not self.preview.quantized):
             return _packed_bytes(self.preview, bits, group)
-        name = self.selection.files[0].name.lower()
-        share = next((share for part, share in _SHARES.items() if part in name), _USUAL_SHARE)
-        return int(size * share)
+        return int(size * _growth(self.selection.files[0].name, bits, group))
+
+
+def _growth(name: str, bits: int | None, group: int) -> float:
+    """Bits of a model over those of the file that it is made of, by the type in the file's name."""
+    blocks = [block for block in BLOCK_TYPES.values() if block.name in name.upper()]
+    if not blocks:
+        return _GROWTH
+    block = max(blocks, key=lambda block: len(block.name))
+    form = usual_format(block, default_format(bits, group), bits is not None)
+    sample = form.layout(TILE_ROWS, max(block.width, 128))
+    ours = 8 * sample.nbytes / (sample.rows * sample.cols)
+    return _MIXTURE * ours / block.bits
 
 
 def _packed_bytes(ahead: Preview, bits: int | None, group: int) -> int:
