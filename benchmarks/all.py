@@ -39,6 +39,8 @@ def steps() -> dict[str, list[str]]:
     agreement = [*python, "benchmarks.format_agreement", "--output"]
     found["format-agreement"] = [*agreement, str(results / "format_agreement.json")]
     found["lora"] = [*lora, "--output", str(results / "lora.json")]
+    codebooks = [*python, "benchmarks.codebooks"]
+    found["codebooks"] = [*codebooks, "--output", str(results / "codebooks.json")]
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     cores = [*python, "benchmarks.unequal_cores", model]
     found["unequal-cores"] = [*cores, "--output", str(results / "unequal_cores.json")]

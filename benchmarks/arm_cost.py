@@ -131,19 +131,28 @@ def report(costs: list[Cost]) -> None:
         )
 
 
-def cycles_per_weight(costs: list[Cost], table: str, core: str, rows: int) -> float:
-    """Cycles for one INT4 weight and one of so many activation rows."""
-    (cost,) = (
-        c for c in costs if (c.table, c.weights, c.core, c.rows) == (table, "int4", core, rows)
-    )
-    return cost.cycles / rows / BLOCK_WEIGHTS
+def find(costs: list[Cost], table: str, weights: str, core: str, rows: int) -> Cost:
+    """One of the costs."""
+    wanted = (table, weights, core, rows)
+    (cost,) = (c for c in costs if (c.table, c.weights, c.core, c.rows) == wanted)
+    return cost
+
+
+def cycles_per_weight(
+    costs: list[Cost], table: str, core: str, rows: int, weights: str = "int4"
+) -> float:
+    """Cycles for one 4-bit weight and one of so many activation rows."""
+    return find(costs, table, weights, core, rows).cycles / rows / BLOCK_WEIGHTS
 
 
 def phone_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, object]]:
     """The phones' tokens a second with our kernels and with the row-dot loop."""
     table: list[dict[str, object]] = []
     for phone in PHONES:
-        ours = [cycles_per_weight(costs, phone.table, phone.core, rows) for rows in (1, 8)]
+        ours, codebook = (
+            [cycles_per_weight(costs, phone.table, phone.core, rows, weights) for rows in (1, 8)]
+            for weights in ("int4", "codebook")
+        )
         theirs = cycles(textbook, CORES[phone.core][0], mca) / ITERATION_WEIGHTS
         table.append(
             {
@@ -153,6 +162,7 @@ def phone_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, o
                 "ours_cycles_per_weight": round(ours[0], 4),
                 "textbook_cycles_per_weight": round(theirs, 4),
                 "ours_tokens": speed(phone, *ours).text(),
+                "ours_codebook_tokens": speed(phone, *codebook).text(),
                 "textbook_tokens": speed(phone, theirs, theirs).text(),
             }
         )
@@ -186,6 +196,25 @@ def core_table(costs: list[Cost], textbook: Loop, mca: str) -> list[dict[str, ob
     return table
 
 
+def codebook_table(costs: list[Cost]) -> list[dict[str, object]]:
+    """What a codebook costs beside even steps, by table and core."""
+    table: list[dict[str, object]] = []
+    for isa in TABLES:
+        several = 4 if isa == "neon" else 8
+        for core in CORES:
+            if (core in I8MM_CORES) != (isa == "neon_i8mm"):
+                continue
+            row: dict[str, object] = {"table": isa, "core": core}
+            for rows in (1, several):
+                even = find(costs, isa, "int4", core, rows)
+                codebook = find(costs, isa, "codebook", core, rows)
+                name = "1 row" if rows == 1 else "4 or 8 rows"
+                row[name] = f"{codebook.cycles:.0f} over {even.cycles:.0f} cycles"
+            row["GB/s a core"] = find(costs, isa, "codebook", core, 1).gigabytes_per_second
+            table.append(row)
+    return table
+
+
 def print_rows(title: str, rows: list[dict[str, object]]) -> None:
     """Prints a table with aligned columns."""
     print(f"\n{title}")
@@ -204,14 +233,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     print(f"{options.compiler}, {options.mca}")
-    costs = price(options.compiler, options.mca, sorted({1, 2, 8, *options.rows}))
+    costs = price(options.compiler, options.mca, sorted({1, 2, 4, 8, *options.rows}))
     report([cost for cost in costs if cost.rows in options.rows])
     textbook = textbook_loop(options.compiler)
     attention = [asdict(cost) for cost in attention_costs(options.compiler, options.mca, costs)]
     cores = core_table(costs, textbook, options.mca)
     phones = phone_table(costs, textbook, options.mca)
+    codebooks = codebook_table(costs)
     print_rows("Cycles for a weight (INT4):", cores)
     print_rows(f"Four phones, {USABLE:.0%} of the memory's bandwidth usable:", phones)
+    print_rows("A block through a codebook, and in even steps:", codebooks)
     print_rows("16 positions of a KV head of 128 dimensions, two queries:", attention)
     if options.json:
         record = {
@@ -220,6 +251,7 @@ def main() -> None:
             "usable_bandwidth": USABLE,
             "cores": cores,
             "phones": phones,
+            "codebooks": codebooks,
             "attention": attention,
             "blocks": [asdict(cost) for cost in costs],
         }

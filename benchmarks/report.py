@@ -165,6 +165,25 @@ def lora_section(records: Records) -> list[str]:
     return ["", "## Adapters (`--lora`)", "", note, "", *table(head, rows)]
 
 
+def codebooks_section(records: Records) -> list[str]:
+    """What the default codebook costs in speed."""
+    record = records.record("codebooks")
+    rows = []
+    for isa, rates in record["rates"].items():
+        for kind in ("decode", "prefill"):
+            int4, iq4_nl = rates["int4"][kind], rates["iq4_nl"][kind]
+            ratio = paired_ratio(iq4_nl, int4).text()
+            rows.append((isa, kind, spread(int4).text(), spread(iq4_nl).text(), ratio))
+    bandwidths = ", ".join(f"{plain(value)}" for value in record["bandwidth_gb_s"].values())
+    note = (
+        f"`python -m benchmarks.codebooks`, {record['turns']} turns, {record['date']}: two models "
+        f"alike but for what their 4-bit codes stand for, {record['threads']} thread(s); tokens/s. "
+        f"Read bandwidth {bandwidths} GB/s."
+    )
+    head = ("kernels", "", "int4", "iq4_nl", "iq4_nl over int4")
+    return ["", "## Codebooks (`convert --codebook`)", "", note, "", *table(head, rows)]
+
+
 def prompt_cache_section(records: Records) -> list[str]:
     """Time to the first token with a system prompt on disk."""
     rows = []
@@ -276,6 +295,11 @@ def arm_section(records: Records) -> list[str]:
         "",
         *_flat_table(record["phones"]),
         "",
+        "A block of 512 weights through a codebook (`iq4_nl`) and in even steps (`int4`), for one "
+        "row of activations and for several, and the bytes that one core takes with one row:",
+        "",
+        *_flat_table(record["codebooks"]),
+        "",
         "Decode attention, cycles for 16 positions of a KV head of 128 dimensions and its two "
         "queries, softmax left out:",
         "",
@@ -319,6 +343,7 @@ SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     logits_section,
     lookup_section,
     lora_section,
+    codebooks_section,
     prompt_cache_section,
     kv_section,
     quality_section,

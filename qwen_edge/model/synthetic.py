@@ -60,6 +60,7 @@ def make_synthetic(
     *,
     bits: int = 4,
     group: int = 32,
+    codebook: str = "int4",
     seed: int = 0,
     tokenizer_json: Path | None = None,
     config: ModelConfig | None = None,
@@ -76,6 +77,7 @@ def make_synthetic(
         output: the file to make.
         bits: 4 or 8.
         group: 32, 64 or 128.
+        codebook: what 4-bit codes stand for, one of ``CODEBOOKS``.
         seed: of the weights.
         tokenizer_json: Qwen3's tokenizer; without it every byte is a token (ids 0 to 255, Qwen's
             own for single bytes), and special tokens have their true ids.
@@ -96,7 +98,7 @@ def make_synthetic(
             bits=bits,
             sizes=", ".join(CONFIGS),
         )
-    form = weight_format(bits, group)
+    form = weight_format(bits, group, codebook)
     layouts = {
         name: Layout("f32", 1, dims[0]) if len(dims) == 1 else form.layout(dims[0], dims[1])
         for name, dims in tensor_shapes(shape).items()

@@ -179,3 +179,23 @@ def test_agreement_on_gguf_files(tmp_path):
     )
     assert "2,000 positions" in page
     assert "12 prompts 12 have the same ids in llama.cpp, and 11 the same 64" in page
+
+
+def test_codebooks_are_compared_turn_by_turn(tmp_path):
+    rates = {
+        "int4": {"decode": [100.0, 50.0, 80.0], "prefill": [400.0, 200.0, 300.0]},
+        "iq4_nl": {"decode": [90.0, 50.0, 80.0], "prefill": [200.0, 120.0, 150.0]},
+    }
+    record = {
+        "date": "2026-01-01",
+        "threads": 2,
+        "turns": 3,
+        "bandwidth_gb_s": {"avx2": 40.0},
+        "rates": {"avx2": rates},
+    }
+    (tmp_path / "codebooks.json").write_text(json.dumps(record))
+    page = report(Records(tmp_path))
+    (decode,) = (line for line in page.splitlines() if line.startswith("| avx2 | decode"))
+    (prefill,) = (line for line in page.splitlines() if line.startswith("| avx2 | prefill"))
+    assert decode.endswith("| 1.00 (0.900 to 1.00) |")
+    assert prefill.endswith("| 150 (120 to 200) | 0.500 (0.500 to 0.600) |")

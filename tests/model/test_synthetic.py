@@ -14,6 +14,7 @@ from qwen_edge.errors import UsageError
 from qwen_edge.model.config import ModelConfig, parameter_count, tensor_shapes
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.synthetic import CONFIGS, byte_tokenizer_json, make_synthetic
+from qwen_edge.quant.layout import CODEBOOKS
 from qwen_edge.quant.packing import dequantize
 from qwen_edge.text.tokenizer import Tokenizer
 
@@ -37,8 +38,10 @@ def test_the_shapes_are_the_true_ones() -> None:
     assert len(tensor_shapes(CONFIGS["qwen3-0.6b"])) == 310
 
 
-def test_weights_and_norms(tmp_path: Path) -> None:
-    path = make_synthetic("qwen3-0.6b", tmp_path / "model.qedge", config=SMALL)
+@pytest.mark.parametrize("codebook", ["int4", "iq4_nl"])
+def test_weights_and_norms(tmp_path: Path, codebook: str) -> None:
+    output = tmp_path / "model.qedge"
+    path = make_synthetic("qwen3-0.6b", output, config=SMALL, codebook=codebook)
     with open_model(path) as model:
         assert model.name == "qwen3-0.6b-synthetic"
         assert model.config == SMALL
@@ -52,6 +55,7 @@ def test_weights_and_norms(tmp_path: Path) -> None:
             if info.type == "f32":
                 assert (values == 1).all()
                 continue
+            assert info.codebook == CODEBOOKS[codebook]
             assert 0.018 < values.std() < 0.022
             assert abs(values.mean()) < 0.002
             seen.add(values[0, :8].tobytes())
