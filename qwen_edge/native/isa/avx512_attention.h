@@ -8,6 +8,9 @@ namespace qe {
 namespace avx512 {
 namespace {
 
+// Queries that meet a block of keys before it is dropped.
+constexpr int kRowChunk = 32;
+
 // --- fp16 cache
 
 // kN queries against one block of keys. Two dimensions at a time keep enough sums under way; it is
@@ -113,8 +116,7 @@ struct KeyBytes {
   static constexpr size_t kStep = 512;
 
   static QE_INLINE void load(const uint8_t* group, __m512i* code) {
-    const Part part = Bytes{}.load(group);
-    for (int k = 0; k < 8; ++k) code[k] = part.code[k];
+    for (int k = 0; k < 8; ++k) code[k] = Bytes{}.load(group, k / 2).code[k % 2];
   }
 };
 
