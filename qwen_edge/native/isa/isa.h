@@ -21,8 +21,9 @@ struct QuantizedRows {
   const float* scale;   // [n / panel, cols / 32, panel]
   const int32_t* sum;   // as scale: the sum of a group's codes
   int n;
-  int cols;       // a multiple of 32 and of the weights' group; codes are 0 in the padding
-  // 1, or a multiple of 8 that is at least n or is kPanelRows: a kernel may read all rows of a panel
+  int cols;  // a multiple of 32 and of the weights' group; codes are 0 in the padding
+  // 1, or a multiple of 8 that is at least n or is kPanelRows: a kernel may read all rows of a
+  // panel
   int panel = 1;
 
   // Where a row's group has its scale and its sum; its codes are at 32 times that.
