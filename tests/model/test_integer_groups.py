@@ -134,6 +134,9 @@ def test_every_shape_is_read_bit_for_bit(
         (Kind(bits=8, group=16), None),
         (Kind("awq", group=128), WeightFormat("q4", 128, True, UINT4, True)),
         (Kind("awq", group=64, symmetric=True), WeightFormat("q4", 64, False, INT4)),
+        (Kind("awq", group=192), WeightFormat("q4", 64, True, UINT4, True)),
+        (Kind("awq", group=256), WeightFormat("q4", 128, True, UINT4, True)),
+        (Kind("awq", group=-1), WeightFormat("q4", 128, True, UINT4, True)),
     ],
 )
 def test_what_holds_them(tmp_path: Path, kind: Kind, held: WeightFormat | None) -> None:
