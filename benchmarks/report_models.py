@@ -32,7 +32,8 @@ def conversion_section(records: Records) -> list[str]:
             "",
             f"`python -m benchmarks.convert_kills --size {kills['size']} --kills {kills['kills']} "
             f"--method {kills['method']}`: SIGKILL at {kills['kills']} random moments of a "
-            f"conversion, every other time with an older file in its place, left {found}; each "
+            f"conversion, every other time with an older file in its place, left {found} (new: "
+            "killed after its renaming); each "
             "time a rerun made the same bytes as an undisturbed conversion and left no temporary "
             "file.",
         ]

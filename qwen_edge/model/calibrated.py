@@ -27,7 +27,7 @@ _CHUNK = 2 * _LENGTH  # Rows that pass through a layer at a time.
 # A tied embedding is looked up as well, which wants rows close to what they were.
 _TIED_DAMPING = 1.0
 # Interpreter, library, and the slices of source and output that are at work.
-_BASE_BYTES = 48 << 20
+_BASE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)

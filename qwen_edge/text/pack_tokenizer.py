@@ -128,7 +128,9 @@ def _is_byte_level(step: Mapping[str, object]) -> bool:
 
 def _brief(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 400 else text[:400] + "..."
+    text = text if len(text) <= 400 else text[:400] + "..."
+    # Direction marks and halves of characters would reach the terminal.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _vocabulary(model: Mapping[str, object]) -> Mapping[str, int]:

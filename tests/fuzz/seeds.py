@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import random
 import struct
@@ -91,7 +92,14 @@ class Seeds:
         for name in FOREIGN:
             self._add_checkpoint(name, write_foreign(folder / name, name, TINY))
         with open_gguf(folder / "model.gguf") as source:
-            blob = pack_tokenizer(source.tokenizer_json())
+            definition = source.tokenizer_json()
+        blob = pack_tokenizer(definition)
+        tokenizer = folder / "tokenizer.json"
+        tokenizer.write_bytes(definition)
+        self.kinds["tokenizer"] = Seed(
+            [(tokenizer, mutate_json_file)],
+            lambda: _tokenize(pack_tokenizer(tokenizer.read_bytes())),
+        )
         # Floats rounded, columns in another order with zero points, levels.
         for name in ("hf", "gptq", "nf4"):
             self._add_model(f"qedge-{name}", folder / name, blob)
@@ -171,13 +179,22 @@ class Seeds:
 _WITH_MEMORY = (DamagedModelError, ModelNotFoundError, MemoryLimitError)
 
 
+def _encode(tokenizer: Tokenizer) -> list[int]:
+    ids = tokenizer.encode("Ein Text, 一段文字 <|im_end|>", allow_special=True)
+    tokenizer.decode_bytes(ids)
+    return ids
+
+
+def _tokenize(blob: bytes) -> None:
+    buffer = ctypes.create_string_buffer(blob, len(blob))
+    _encode(Tokenizer.from_blob(ctypes.addressof(buffer), len(blob), buffer))
+
+
 def _use(path: Path) -> None:
     """Opens a model file and everything in it, and computes a token."""
     with open_model(path) as model:
         size = model.tensors[TOKENIZER].nbytes
-        tokenizer = Tokenizer.from_blob(model.address(TOKENIZER), size, owner=model)
-        ids = tokenizer.encode("Ein Text, 一段文字 <|im_end|>", allow_special=True)
-        tokenizer.decode_bytes(ids)
+        ids = _encode(Tokenizer.from_blob(model.address(TOKENIZER), size, owner=model))
         with NativeEngine(model, ENGINE) as engine:
             tokens = [token % model.config.vocab_size for token in (*ids[:5], 1)]
             extend(engine, tokens, 0, wants_logits=True)

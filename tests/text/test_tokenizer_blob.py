@@ -76,6 +76,15 @@ def test_what_is_not_built_in_is_refused_by_name(
     assert named in str(refusal.value).replace("\\\\", "\\")
 
 
+def test_what_is_quoted_is_safe_for_a_terminal(small_definition: dict[str, Any]) -> None:
+    hostile = "\ud800 \x1b[31m \u202e 中"
+    with pytest.raises(DamagedModelError, match="not supported") as refusal:
+        pack_tokenizer(changed(small_definition, ["decoder"], {"type": hostile}))
+    assert str(refusal.value).isprintable()
+    assert "\\ud800" in str(refusal.value)
+    assert "中" in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
