@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 from benchmarks.records import Records
 from benchmarks.spread import plain, table
 
