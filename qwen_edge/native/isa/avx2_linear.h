@@ -102,10 +102,13 @@ struct SignedPart {
   __m256i weights[8];
 };
 
+// Products of unsigned and signed bytes, added up by four.
+QE_INLINE __m256i widened(__m256i sizes, __m256i signs) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, signs), _mm256_set1_epi16(1));
+}
+
 QE_INLINE __m256i add_signed(__m256i total, __m256i weights, __m256i x) {
-  const __m256i flipped = _mm256_sign_epi8(x, weights);
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), flipped);
-  return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return _mm256_add_epi32(total, widened(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights)));
 }
 
 QE_INLINE __m256i signed_dot(const SignedPart& part, const int8_t* x) {
@@ -136,10 +139,32 @@ struct SignedCodes {
 struct Nibbles : SignedCodes<Nibbles> {
   static constexpr int kPartBytes = 256;
   __m256i table;
+  bool negatable;  // no entry is -128
 
   explicit QE_INLINE Nibbles(const int8_t* codebook)
       : table(_mm256_broadcastsi128_si256(
-            _mm_loadu_si128(reinterpret_cast<const __m128i*>(codebook)))) {}
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(codebook)))),
+        negatable(memchr(codebook, 0x80, 16) == nullptr) {}
+
+  // For one row the activations enter by their magnitude, once for both halves of the rows, with
+  // their sign moved to the weights.
+  QE_INLINE void single_row(const uint8_t* codes, const int8_t* x, Halves& sums) const {
+    if (!negatable) return SignedCodes<Nibbles>::single_row(codes, x, sums);
+    sums[0] = sums[1] = _mm256_setzero_si256();
+    for (int j = 0; j < 4; ++j) {
+      const __m256i low_four = broadcast4(x + 8 * j), high_four = broadcast4(x + 8 * j + 4);
+      const __m256i low_sizes = _mm256_abs_epi8(low_four), high_sizes = _mm256_abs_epi8(high_four);
+      for (int half = 0; half < 2; ++half) {
+        const __m256i bytes = load_once(codes + 64 * j + 32 * half);
+        const __m256i low = _mm256_shuffle_epi8(table, low_nibbles(bytes));
+        const __m256i high = _mm256_shuffle_epi8(table, high_nibbles(bytes));
+        const __m256i products =
+            _mm256_add_epi32(widened(low_sizes, _mm256_sign_epi8(low, low_four)),
+                             widened(high_sizes, _mm256_sign_epi8(high, high_four)));
+        sums[half] = _mm256_add_epi32(sums[half], products);
+      }
+    }
+  }
   QE_INLINE void load(const uint8_t* codes, int half, SignedPart* part) const {
     for (int j = 0; j < 4; ++j) {
       const __m256i bytes = load256(codes + 64 * j + 32 * half);
