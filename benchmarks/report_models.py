@@ -67,7 +67,8 @@ def larger_section(records: Records) -> list[str]:
     note = (
         "`python -m benchmarks.larger --size SIZE`: INT4 with random weights, one answer of "
         "`qwen-edge run` each, INT8 cache. The peak is the whole process's, mapped weights "
-        "included; the bandwidth is the higher of those measured before and after."
+        "included; the bandwidth is the higher of those measured before and after. The machine "
+        "was shared: each row is the least disturbed of two to four runs."
     )
     return ["", "## Larger models", "", note, "", *table(head, rows)]
 
