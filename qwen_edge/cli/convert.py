@@ -26,9 +26,8 @@ from qwen_edge.cli.convert_options import (
     run_conversion,
 )
 from qwen_edge.cli.file_progress import file_progress
-from qwen_edge.cli.terminal import note, out
+from qwen_edge.cli.terminal import out
 from qwen_edge.errors import ModelNotFoundError, UsageError
-from qwen_edge.host.sizes import format_size
 from qwen_edge.model.export_checkpoint import export_checkpoint
 from qwen_edge.model.export_gguf import export_gguf
 from qwen_edge.model.packed import open_model
@@ -174,7 +173,4 @@ def _export(source: str, to: str, output: Path | None, dtype: str | None, thread
                 model, target, floats=floats, threads=threads, progress=progress
             )
     out(str(made.path))
-    if made.error.squared_error == 0:
-        note("{size}; every weight is what it was.", size=format_size(made.size))
-    else:
-        report_error(made)
+    report_error(made)

@@ -136,7 +136,8 @@ def default_output(source: Path, title: str, bits: int | None) -> Path:
 
 def stored_name(title: str, bits: int) -> str:
     """What a model is called in the store."""
-    return f"{title}-int{bits}" if bits < 16 else title
+    ending = f"-int{bits}"
+    return title if bits == 16 or title.lower().endswith(ending) else title + ending
 
 
 def check_target(target: Path) -> None:
@@ -204,6 +205,9 @@ def report_conversion(made: Conversion) -> None:
 
 def report_error(made: Conversion) -> None:
     """Writes aside how large the result is, and what its weights are off by."""
+    if made.error.squared_error == 0:
+        note("{size}; every weight is what it was.", size=format_size(made.size))
+        return
     note(
         "{size}; the weights are off by {error:.2%} in all, by {worst:.2%} in {name}.",
         size=format_size(made.size),

@@ -7,6 +7,12 @@ HELP = {
         "在本设备的 CPU 上离线运行 INT4 的 Qwen3 模型。"
     ),
     "Show the version.": "显示版本。",
+    "Usage: ": "用法：",
+    "Options:": "选项：",
+    "Arguments:": "参数：",
+    "Commands:": "命令：",
+    "[required]": "（必填）",
+    "[default: {value}]": "（默认：{value}）",
     "Show this message and exit.": "显示本说明并退出。",
     "Install completion for the current shell.": "为当前 shell 安装自动补全。",
     "Show completion for the current shell, to copy it or customize the installation.": (

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from qwen_edge.cli.commands import COMMANDS, PROGRAM, SUMMARY, load_command
+from qwen_edge.cli.help_view import with_fitting_help
 from qwen_edge.cli.language import translate
 from qwen_edge.errors import UsageError
 
@@ -30,7 +31,8 @@ class LazyGroup(TyperGroup):
         """
         if cmd_name in COMMANDS:
             if self._listing:
-                return TyperCommand(cmd_name, help=translate(COMMANDS[cmd_name]))
+                listed = TyperCommand(cmd_name, help=translate(COMMANDS[cmd_name]))
+                return with_fitting_help(listed)
             return _translated(load_command(cmd_name))
         if ctx.resilient_parsing or cmd_name.startswith("-"):
             return None
@@ -64,6 +66,7 @@ class LazyGroup(TyperGroup):
 
 def _translated(command: Any) -> Any:
     """Puts the help of a command, its parameters and its subcommands into the user's language."""
+    with_fitting_help(command)
     if command.help:
         command.help = translate(command.help)
     for parameter in command.params:
@@ -104,4 +107,4 @@ def build_group() -> Any:
     ) -> None:
         pass
 
-    return typer.main.get_command(app)
+    return with_fitting_help(typer.main.get_command(app))

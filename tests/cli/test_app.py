@@ -18,6 +18,7 @@ from qwen_edge.cli import run as run_command
 from qwen_edge.cli.commands import COMMANDS
 from qwen_edge.cli.model_options import ENGINE_OPTIONS, MODEL_OPTIONS
 from qwen_edge.cli.options import Option, Values, parse_plain, typer_command
+from qwen_edge.cli.text_cells import cell_width
 from tests.cli.program import PROGRAM, environment, run
 
 TABLES = {"run": run_command.OPTIONS, "chat": chat.OPTIONS, "bench": bench.OPTIONS}
@@ -66,6 +67,20 @@ def test_help_is_chinese_in_a_chinese_locale(home: Path) -> None:
     done = run(home, "run", "--help", changes={"LC_ALL": "zh_CN.UTF-8"})
     assert "使用的模型。" in done.stdout
     assert "与模型对话。" in run(home, "--help", changes={"LC_ALL": "zh_CN.UTF-8"}).stdout
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_help_fits_the_terminal(home: Path, language: str, columns: int) -> None:
+    variables = {"QWEN_EDGE_LANG": language, "COLUMNS": str(columns)}
+    for command in ((), *((name,) for name in COMMANDS), ("models", "list")):
+        done = run(home, *command, "--help", changes=variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = done.stdout.splitlines()
+        assert max(map(cell_width, lines)) <= columns, lines
+        assert "..." not in done.stdout.partition("\n\n")[2]
+        options = "选项：" if language == "zh" else "Options:"
+        assert options in lines
 
 
 @pytest.mark.parametrize(
