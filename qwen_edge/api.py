@@ -15,12 +15,12 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from qwen_edge.engine.generate import Step
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import UsageError
+from qwen_edge.model.closing import Closing
 from qwen_edge.session.answer import Answer, AnswerOptions, AnswerText
 from qwen_edge.session.loaded import LoadedModel, load_model
 from qwen_edge.session.setting_table import parse_value, setting
@@ -94,7 +94,7 @@ class ChatAnswer:
     stats: GenerationStats
 
 
-class LLM:
+class LLM(Closing):
     """A loaded model; made by ``load``. Use it as a context manager, or call ``close``.
 
     One answer at a time: the KV cache belongs to the answer in the making. It is kept afterwards,
@@ -105,17 +105,6 @@ class LLM:
         self._loaded = loaded
         self._busy = threading.Lock()
         self._closed = False
-
-    def __enter__(self) -> LLM:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def name(self) -> str:

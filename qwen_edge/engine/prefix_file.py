@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwen_edge.engine.interface import Engine
+from qwen_edge.model.closing import Closing
 from qwen_edge.native.checksum import checksum
 
 MAGIC = b"qedge-kv"
@@ -78,7 +79,7 @@ def _payload_offset(tokens: int, parts: int) -> int:
     return -(-end // _ALIGNMENT) * _ALIGNMENT
 
 
-class PrefixFile:
+class PrefixFile(Closing):
     """A file of keys and values, open for reading; use it as a context manager.
 
     Args:
@@ -181,12 +182,6 @@ class PrefixFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> PrefixFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _read(self, offset: int, size: int) -> bytes:
         data = b""

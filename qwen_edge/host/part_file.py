@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.host.sizes import format_size
-from qwen_edge.host.storage import free_bytes
+from qwen_edge.host.storage import free_bytes, not_written
 
 PART = ".part"
 _CHUNK = 1 << 20
@@ -196,12 +196,7 @@ class PartFile:
                 path=self.path,
                 needed=format_size(self.file.size),
             )
-        return QwenEdgeError(
-            "{path} cannot be written: {reason}.",
-            "Choose a folder that exists and is writable.",
-            path=self.path,
-            reason=error.strerror,
-        )
+        return not_written(self.path, error)
 
 
 def _hash_of(file: RemoteFile) -> Any:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from qwen_edge.errors import QwenEdgeError
 from qwen_edge.host.place import Place, read_text
 
 # Android's shared storage is a FUSE daemon over the real file system (sdcardfs before Android 11),
@@ -16,6 +17,16 @@ _SHARED_ROOTS = ("/storage", "/sdcard", "/mnt/media_rw", "/mnt/user", "/mnt/runt
 _SHARED_TYPES = frozenset({"sdcardfs", "esdfs"})
 _FUSE = re.compile(r"fuse(blk)?(\..+)?")
 _NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "virtiofs"})
+
+
+def not_written(path: Path, error: OSError) -> QwenEdgeError:
+    """The error that something cannot be written, whatever the reason."""
+    return QwenEdgeError(
+        "{path} cannot be written: {reason}.",
+        "Choose a folder that exists and is writable.",
+        path=path,
+        reason=error.strerror,
+    )
 
 
 class Storage(NamedTuple):

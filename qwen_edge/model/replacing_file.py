@@ -9,11 +9,11 @@ import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.host.sizes import format_size
-from qwen_edge.host.storage import free_bytes
+from qwen_edge.host.storage import free_bytes, not_written
+from qwen_edge.model.closing import Closing
 
 SUFFIX = ".partial"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,7 +48,7 @@ def _remove_abandoned(folder: Path, pattern: str) -> list[Path]:
     return removed
 
 
-class ReplacingFile:
+class ReplacingFile(Closing):
     """Writes a temporary file next to ``target`` and renames it at the end.
 
     Use it as a context manager: leaving it without ``commit`` removes the temporary file and leaves
@@ -148,15 +148,8 @@ class ReplacingFile:
             return
         sync_folder(self.target.parent)
 
-    def __enter__(self) -> ReplacingFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Removes the temporary file unless it has its name by now; a second call does nothing."""
         if self._descriptor >= 0:
             # Unlinked while locked: nobody else can take it for a leftover in between.
             with contextlib.suppress(OSError):
@@ -186,12 +179,7 @@ class ReplacingFile:
                 path=self.target,
                 needed=format_size(self.size),
             )
-        return QwenEdgeError(
-            "{path} cannot be written: {reason}.",
-            "Choose a folder that exists and is writable.",
-            path=self.target,
-            reason=error.strerror,
-        )
+        return not_written(self.target, error)
 
 
 def sync_folder(path: Path) -> None:

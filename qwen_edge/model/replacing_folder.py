@@ -8,13 +8,14 @@ import glob
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 
-from qwen_edge.errors import QwenEdgeError, UsageError
+from qwen_edge.errors import UsageError
+from qwen_edge.host.storage import not_written
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.replacing_file import SUFFIX, sync_folder
 
 
-class ReplacingFolder:
+class ReplacingFolder(Closing):
     """Makes a temporary folder next to ``target`` and renames it at the end.
 
     Use it as a context manager: leaving it without ``commit`` removes the temporary folder.
@@ -43,7 +44,7 @@ class ReplacingFolder:
             self.path.mkdir()
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise self._failure(error) from None
+            raise not_written(target, error) from None
         with contextlib.suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -57,33 +58,18 @@ class ReplacingFolder:
             os.fsync(self._descriptor)
             self.path.rename(self.target)
         except OSError as error:
-            raise self._failure(error) from None
+            raise not_written(self.target, error) from None
         os.close(self._descriptor)
         self._descriptor = -1
         sync_folder(self.target.parent)
 
-    def __enter__(self) -> ReplacingFolder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Removes the temporary folder unless it has its name; a second call does nothing."""
         if self._descriptor >= 0:
             # Removed while locked: nobody else can take it for a leftover in between.
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def _failure(self, error: OSError) -> QwenEdgeError:
-        return QwenEdgeError(
-            "{path} cannot be written: {reason}.",
-            "Choose a folder that exists and is writable.",
-            path=self.target,
-            reason=error.strerror,
-        )
 
 
 def _is_empty_folder(path: Path) -> bool:

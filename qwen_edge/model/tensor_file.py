@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.replacing_file import ReplacingFile
-
-_Entered = TypeVar("_Entered", bound="TensorFile")
 
 
 class Place(NamedTuple):
@@ -19,7 +17,7 @@ class Place(NamedTuple):
     nbytes: int
 
 
-class TensorFile:
+class TensorFile(Closing):
     """Writes one file; use it as a context manager.
 
     Leaving it before the file has its name leaves nothing behind, and an existing file as it was.
@@ -48,7 +46,7 @@ class TensorFile:
             for data, offset in rest:
                 self._file.write(data, offset)
         except BaseException:
-            self._file.__exit__(None, None, None)
+            self._file.close()
             raise
 
     @property
@@ -82,13 +80,6 @@ class TensorFile:
         self._file.write(head, 0)
         self._file.commit(verify)
 
-    def __enter__(self: _Entered) -> _Entered:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
+    def close(self) -> None:
+        """Leaves nothing behind of a file without its name; a second call does nothing."""
+        self._file.close()

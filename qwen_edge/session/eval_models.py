@@ -12,6 +12,7 @@ from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.sizes import format_size
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
 from qwen_edge.native.instruction_sets import isa_name
@@ -47,7 +48,7 @@ def logit_rows(vocab: int) -> int:
     return min(max(_LOGIT_BYTES // (4 * vocab), _FEWEST_ROWS), _MOST_ROWS)
 
 
-class Words:
+class Words(Closing):
     """A model's file with its tokenizer, before anything is computed; a context manager.
 
     Args:
@@ -77,10 +78,8 @@ class Words:
             self.model.close()
             raise
 
-    def __enter__(self) -> Words:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Closes the file; a second call does nothing."""
         self.model.close()
 
     @property

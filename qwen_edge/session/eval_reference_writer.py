@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qwen_edge.engine.scoring import PackedRows
+from qwen_edge.model.closing import Closing
 from qwen_edge.model.replacing_file import ReplacingFile
 from qwen_edge.native.checksum import checksum
 from qwen_edge.session.eval_models import logit_rows
@@ -25,7 +26,7 @@ from qwen_edge.session.eval_reference_format import (
 from qwen_edge.session.eval_text import Judged, Text
 
 
-class ReferenceWriter:
+class ReferenceWriter(Closing):
     """Writes a reference; use it as a context manager, and ``finish`` to make the file appear.
 
     Args:
@@ -64,11 +65,9 @@ class ReferenceWriter:
         self._packed = PackedRows(rows, vocab)
         self._file = ReplacingFile(path, self._size)
 
-    def __enter__(self) -> ReferenceWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.__exit__(None, None, None)
+    def close(self) -> None:
+        """Leaves nothing behind of a file without its name; a second call does nothing."""
+        self._file.close()
 
     def write(self, judged: Judged) -> None:
         """Writes the next rows.

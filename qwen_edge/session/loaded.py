@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.sizes import format_size
+from qwen_edge.model.closing import Closing
 from qwen_edge.session.answer import AnswerOptions, ChatModel
 from qwen_edge.session.lora import Lora, apply_lora, find_lora
 from qwen_edge.session.memory import memory_errors
@@ -22,7 +22,7 @@ from qwen_edge.text.tokenizer import Tokenizer
 _TOKENIZER = "tokenizer"
 
 
-class LoadedModel:
+class LoadedModel(Closing):
     """Everything of a model that is needed to talk with it; use it as a context manager.
 
     Args:
@@ -80,17 +80,6 @@ class LoadedModel:
                 poll=cap.watch.poll,
             )
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> LoadedModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Frees everything; a second call does nothing."""

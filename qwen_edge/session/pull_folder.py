@@ -17,6 +17,7 @@ from qwen_edge.host.download import Watch, download
 from qwen_edge.host.part_file import bytes_there, discard
 from qwen_edge.host.paths import downloads_folder
 from qwen_edge.host.retry import Patience
+from qwen_edge.host.storage import not_written
 from qwen_edge.model.checkpoint_weights import INDEX_SUFFIX, SUFFIX
 from qwen_edge.session.pull_files import CHECKPOINT, SIDE_FILES
 from qwen_edge.session.pull_names import Wanted
@@ -111,12 +112,7 @@ class DownloadFolder:
                     "Wait until it is done.",
                     name=self._name,
                 ) from None
-            raise QwenEdgeError(
-                "{path} cannot be written: {reason}.",
-                "Choose a folder that exists and is writable.",
-                path=self.path,
-                reason=error.strerror,
-            ) from None
+            raise not_written(self.path, error) from None
         return self
 
     def _try_to_lock(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.sizes import format_size
-from qwen_edge.host.storage import free_bytes
+from qwen_edge.host.storage import free_bytes, not_written
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.replacing_file import ReplacingFile
 
@@ -95,12 +95,7 @@ def take_ready(path: Path, target: Path) -> None:
         return
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise QwenEdgeError(
-                "{path} cannot be written: {reason}.",
-                "Choose a folder that exists and is writable.",
-                path=target,
-                reason=error.strerror,
-            ) from None
+            raise not_written(target, error) from None
     with ReplacingFile(target, path.stat().st_size) as copy:
         copy.write_with(lambda descriptor: _copy(path, descriptor))
         copy.commit(verify)
