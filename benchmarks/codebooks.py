@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import BUFFER_BYTES
+from benchmarks.speed import BUFFER_BYTES, speeds
 from benchmarks.spread import paired_ratio, spread
 from qwen_edge.engine.bandwidth import read_bandwidth
-from qwen_edge.engine.interface import EngineConfig, Row
+from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.synthetic import make_synthetic
@@ -33,18 +33,6 @@ PREFILL, DECODE = 128, 16
 Rates = dict[str, dict[str, list[float]]]
 
 
-def speeds(engine: NativeEngine) -> dict[str, float]:
-    """Tokens a second of one prefill, and of the decode steps behind it."""
-    engine.truncate(0)
-    times = [time.perf_counter()]
-    engine.forward([Row(0, i, i % 199, i == PREFILL - 1) for i in range(PREFILL)])
-    times.append(time.perf_counter())
-    for i in range(DECODE):
-        engine.forward([Row(0, PREFILL + i, 2, True)])
-    times.append(time.perf_counter())
-    return {"decode": DECODE / (times[2] - times[1]), "prefill": PREFILL / (times[1] - times[0])}
-
-
 def measure(paths: dict[str, Path], threads: int, turns: int) -> Rates:
     """All samples of the instruction set in use, by codebook and kind."""
     config = EngineConfig(context=PREFILL + DECODE, threads=threads, prefill_rows=PREFILL)
@@ -54,10 +42,10 @@ def measure(paths: dict[str, Path], threads: int, turns: int) -> Rates:
         for name, path in paths.items():
             model = stack.enter_context(open_model(path))
             engines[name] = stack.enter_context(NativeEngine(model, config))
-            speeds(engines[name])
+            speeds(engines[name], PREFILL, DECODE)
         for turn in range(turns):
             for name in list(paths)[:: 1 if turn % 2 else -1]:
-                for kind, rate in speeds(engines[name]).items():
+                for kind, rate in speeds(engines[name], PREFILL, DECODE).items():
                     rates[name][kind].append(round(rate, 3))
     return rates
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed import BUFFER_BYTES
+from benchmarks.speed import BUFFER_BYTES, speeds
 from benchmarks.spread import paired_ratio, spread
 from qwen_edge.engine.adapter import adapter_bytes
 from qwen_edge.engine.bandwidth import read_bandwidth
-from qwen_edge.engine.interface import EngineConfig, Row
+from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.model.adapter import PROJECTIONS, WEIGHTS, open_adapter
 from qwen_edge.model.adapter_settings import SETTINGS
@@ -84,18 +84,6 @@ def engines(
         yield str(rank), engine, facts
 
 
-def speeds(engine: NativeEngine) -> dict[str, float]:
-    """Tokens a second of one prefill, and of the decode steps behind it."""
-    engine.truncate(0)
-    times = [time.perf_counter()]
-    engine.forward([Row(0, i, i % 199, i == PREFILL - 1) for i in range(PREFILL)])
-    times.append(time.perf_counter())
-    for i in range(DECODE):
-        engine.forward([Row(0, PREFILL + i, 2, True)])
-    times.append(time.perf_counter())
-    return {"prefill": PREFILL / (times[1] - times[0]), "decode": DECODE / (times[2] - times[1])}
-
-
 def measure(model: PackedModel, threads: int, turns: int) -> dict[str, Any]:
     """All samples of a model."""
     with (
@@ -108,12 +96,12 @@ def measure(model: PackedModel, threads: int, turns: int) -> dict[str, Any]:
         }
         bandwidths = []
         for _, engine, _ in made:
-            speeds(engine)
+            speeds(engine, PREFILL, DECODE)
         for turn in range(turns):
             if turn in (0, turns // 2, turns - 1):
                 bandwidths.append(read_bandwidth(BUFFER_BYTES, threads, passes=3) / 1e9)
             for name, engine, _ in made if turn % 2 else made[::-1]:
-                for kind, rate in speeds(engine).items():
+                for kind, rate in speeds(engine, PREFILL, DECODE).items():
                     rates[name][kind].append(round(rate, 3))
     return {
         "model": model.name,

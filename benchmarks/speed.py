@@ -46,6 +46,18 @@ def decode_rate(engine: NativeEngine) -> float:
     return DECODE / (time.perf_counter() - start)
 
 
+def speeds(engine: NativeEngine, prefill: int, decode: int) -> dict[str, float]:
+    """Tokens a second of one call of ``prefill`` rows, and of the decode steps behind it."""
+    engine.truncate(0)
+    times = [time.perf_counter()]
+    engine.forward([Row(0, i, i % 199, i == prefill - 1) for i in range(prefill)])
+    times.append(time.perf_counter())
+    for i in range(decode):
+        engine.forward([Row(0, prefill + i, 2, True)])
+    times.append(time.perf_counter())
+    return {"decode": decode / (times[2] - times[1]), "prefill": prefill / (times[1] - times[0])}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
