@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
-from qwen_edge.cli.terminal import err, note, show_error, warn
+from qwen_edge.cli.terminal import err, is_terminal, note, show_error, warn, width
+from qwen_edge.cli.text_cells import wrapped
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import MemoryLimitError, QwenEdgeError
 from qwen_edge.host.paths import data_folder
@@ -35,6 +37,8 @@ OPTIONS = (
     Option("stats", ("--stats",), "Write speed and memory after each answer."),
 )
 _PROMPT = "> "
+# On narrower terminals an explanation stands under its command.
+_TWO_COLUMNS = 64
 _INTERRUPTED = 130
 
 
@@ -285,5 +289,11 @@ def _show_help() -> None:
     from qwen_edge.cli.language import translate
 
     for command in COMMANDS.values():
-        note("{usage:16} {help}", usage=command.usage, help=translate(command.help))
+        told = translate(command.help)
+        if is_terminal(sys.stderr) and width() < _TWO_COLUMNS:
+            lines = [command.usage, *(f"    {line}" for line in wrapped(told, width() - 5))]
+        else:
+            lines = [f"{command.usage:<17}{told}"]
+        for line in lines:
+            err(line, style="dim")
     note('Lines between two lines of """ are one message.')

@@ -358,7 +358,6 @@ _NOTES = {
     ),
     "Reading the prompt": "正在读取提示词",
     'Lines between two lines of """ are one message.': '两行 """ 之间的各行算作一条消息。',
-    "{usage:16} {help}": "{usage:16} {help}",
     "{model}, context {context} tokens. /help lists commands, Ctrl-D leaves.": (
         "{model}，上下文 {context} 个词元。/help 列出命令，Ctrl-D 退出。"
     ),
