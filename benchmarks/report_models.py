@@ -68,7 +68,7 @@ def larger_section(records: Records) -> list[str]:
         "`python -m benchmarks.larger --size SIZE`: INT4 with random weights, one answer of "
         "`qwen-edge run` each, INT8 cache. The peak is the whole process's, mapped weights "
         "included; the bandwidth is the higher of those measured before and after. The machine "
-        "was shared: each row is the least disturbed of two to four runs."
+        "was shared with other work, at a lower priority."
     )
     return ["", "## Larger models", "", note, "", *table(head, rows)]
 
