@@ -19,7 +19,7 @@ from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
-from qwen_edge.cli.terminal import err, is_terminal, note, show_error, warn, width
+from qwen_edge.cli.terminal import TWO_COLUMNS, err, is_terminal, note, show_error, warn, width
 from qwen_edge.cli.text_cells import wrapped
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import MemoryLimitError, QwenEdgeError
@@ -37,8 +37,6 @@ OPTIONS = (
     Option("stats", ("--stats",), "Write speed and memory after each answer."),
 )
 _PROMPT = "> "
-# On narrower terminals an explanation stands under its command.
-_TWO_COLUMNS = 64
 _INTERRUPTED = 130
 
 
@@ -290,7 +288,7 @@ def _show_help() -> None:
 
     for command in COMMANDS.values():
         told = translate(command.help)
-        if is_terminal(sys.stderr) and width() < _TWO_COLUMNS:
+        if is_terminal(sys.stderr) and width() < TWO_COLUMNS:
             lines = [command.usage, *(f"    {line}" for line in wrapped(told, width() - 5))]
         else:
             lines = [f"{command.usage:<17}{told}"]

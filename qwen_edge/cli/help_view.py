@@ -9,14 +9,12 @@ from typing import Any
 from typer.core import TyperCommand
 
 from qwen_edge.cli.language import translate
-from qwen_edge.cli.terminal import width
+from qwen_edge.cli.terminal import TWO_COLUMNS, width
 from qwen_edge.cli.text_cells import cell_width, padded, wrapped
 
 # Typer brings classes of its own or click's, by its version.
 _CONTEXT: Any = TyperCommand.context_class
 _WIDEST = 80
-# Below this an explanation stands under what it explains.
-_TWO_COLUMNS = 60
 _LONGEST_TERM = 30
 _EXTRAS = re.compile(r"\[(?:default: (.*)|required)\]$", re.DOTALL)
 
@@ -59,7 +57,7 @@ class _Page(_CONTEXT.formatter_class):  # type: ignore[misc]
         column = min(longest, _LONGEST_TERM) + 2
         for term, text in rows:
             told = _explained(text)
-            if self.width < _TWO_COLUMNS:
+            if self.width < TWO_COLUMNS:
                 self.write(f"{indent}{term}\n")
                 if told:
                     self._write_lines(f"{indent}    ", told, len(indent) + 4)

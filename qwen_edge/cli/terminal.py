@@ -21,6 +21,9 @@ _NARROWEST = 20
 _ERASE_LINE = "\r\x1b[K"
 _LONGEST_CLOCK = 100 * 3600
 
+# On narrower terminals an explanation stands under what it explains.
+TWO_COLUMNS = 60
+
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is there and is a terminal."""

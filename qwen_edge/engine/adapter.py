@@ -11,7 +11,7 @@ from qwen_edge.model.adapter_settings import damaged
 from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.native.checksum import checksum, checksum_at
 from qwen_edge.native.library import STATUS_FORMAT, check
-from qwen_edge.quant.packing import TYPE_CODES
+from qwen_edge.quant.native_layout import TYPE_CODES
 
 MOST_RANK = 64
 """The highest rank that is computed beside the model."""

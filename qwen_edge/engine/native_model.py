@@ -8,8 +8,8 @@ from qwen_edge.engine.native_calls import engine_library
 from qwen_edge.model.config import layer_orders
 from qwen_edge.model.packed import PackedModel, TensorInfo
 from qwen_edge.native.library import check
+from qwen_edge.quant.native_layout import NativeLayout, native_layout
 
-_TENSOR_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8": 3, "q4": 4}
 _LAYER_TENSORS = (
     "input_layernorm",
     "self_attn.q_proj",
@@ -40,15 +40,7 @@ class _Tensor(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("bytes", ctypes.c_uint64),
-        ("type", ctypes.c_int32),
-        ("rows", ctypes.c_int32),
-        ("cols", ctypes.c_int32),
-        ("group", ctypes.c_int32),
-        ("has_min", ctypes.c_int32),
-        ("has_zero", ctypes.c_int32),
-        ("codebook", ctypes.c_int8 * 16),
-        ("levels", ctypes.c_float * 16),
-        ("unit", ctypes.c_float),
+        ("layout", NativeLayout),
     )
 
 
@@ -57,20 +49,7 @@ class _Order(ctypes.Structure):
 
 
 def _tensor(model: PackedModel, info: TensorInfo) -> _Tensor:
-    codebook = info.codebook or (0,) * 16
-    return _Tensor(
-        model.address(info.name),
-        info.nbytes,
-        _TENSOR_TYPES[info.type],
-        info.rows,
-        info.cols,
-        info.group,
-        int(info.has_min),
-        int(info.has_zero),
-        (ctypes.c_int8 * 16)(*codebook),
-        (ctypes.c_float * 16)(*info.layout.levels),
-        info.layout.unit,
-    )
+    return _Tensor(model.address(info.name), info.nbytes, native_layout(info.layout))
 
 
 def create_model(model: PackedModel) -> ctypes.c_void_p:

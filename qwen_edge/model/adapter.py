@@ -23,7 +23,7 @@ from qwen_edge.model.container import ContainerError, parse, show
 from qwen_edge.model.file_map import MappedFile
 from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.native.library import check, load
-from qwen_edge.quant.packing import TYPE_CODES
+from qwen_edge.quant.native_layout import TYPE_CODES
 
 WEIGHTS = "adapter_model.safetensors"
 PROJECTIONS = (

@@ -16,7 +16,7 @@ from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.model.source import FloatRows, QuantizedTensor, UnusableError
 from qwen_edge.model.source_rows import fp8_floats
 from qwen_edge.quant.layout import WeightFormat, weight_format
-from qwen_edge.quant.packing import TYPE_CODES
+from qwen_edge.quant.native_layout import TYPE_CODES
 
 _LARGEST_BLOCK = 1 << 16
 

@@ -19,7 +19,8 @@ from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.model.source import CodeRows, FloatRows, QuantizedTensor, UnusableError
 from qwen_edge.native.library import check, load
 from qwen_edge.quant.layout import INT4, UINT4, WeightFormat
-from qwen_edge.quant.packing import TYPE_CODES, usable_threads
+from qwen_edge.quant.native_layout import TYPE_CODES
+from qwen_edge.quant.packing import usable_threads
 
 # Where nothing holds a matrix exactly: more bits than it has, so that little is lost.
 _NEAREST = WeightFormat("q8", 32, False, ())

@@ -13,7 +13,8 @@ from qwen_edge.model.safetensors_reader import FLOAT_TYPES, StoredTensor
 from qwen_edge.model.source import FloatRows, Source, SourceTensor
 from qwen_edge.native.library import check, load
 from qwen_edge.quant.layout import WeightFormat
-from qwen_edge.quant.packing import TYPE_CODES, usable_threads
+from qwen_edge.quant.native_layout import TYPE_CODES
+from qwen_edge.quant.packing import usable_threads
 
 
 class Update(NamedTuple):

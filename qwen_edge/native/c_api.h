@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "packing.h"
 #include "status.h"
 
 struct qe_model;
@@ -20,12 +21,7 @@ struct qe_config {
 struct qe_tensor {
   const void* data;  // stays mapped as long as the model lives
   uint64_t bytes;
-  int32_t type;  // qe::Type
-  int32_t rows, cols;
-  int32_t group, has_min, has_zero;
-  int8_t codebook[16];
-  float levels[16];
-  float unit;  // 0: the codebook is exact, there are no levels
+  QeLayout layout;
 };
 
 // Which activation each column of some matrices belongs to; data is null if it is its own.

@@ -47,6 +47,28 @@ inline float half_of_e8m0(uint8_t exponent) {
   return value;
 }
 
+// Values of a block whose codes count steps from a minimum.
+template <typename Block>
+void steps_and_minimums(const uint8_t* block, float* y) {
+  uint8_t codes[Block::kCount];
+  float scale[Block::kCount / 32], minimum[Block::kCount / 32];
+  Block::codes(block, codes, scale, minimum);
+  for (int i = 0; i < Block::kCount; ++i) {
+    y[i] = static_cast<float>(codes[i]) * scale[i / 32] + minimum[i / 32];
+  }
+}
+
+// Values of a block whose codes stand for the entries of a table.
+template <typename Block>
+void table_values(const int8_t* table, const uint8_t* block, float* y) {
+  uint8_t codes[Block::kCount];
+  float scale[Block::kCount / 32];
+  Block::codes(block, codes, scale, nullptr);
+  for (int i = 0; i < Block::kCount; ++i) {
+    y[i] = scale[i / 32] * static_cast<float>(table[codes[i]]);
+  }
+}
+
 struct Q4_0 {
   static constexpr int kCount = 32, kBytes = 18;
   static constexpr bool kHasMin = false;
@@ -70,12 +92,7 @@ struct Q4_1 {
     *minimum = half_at(block + 2);
     nibbles(block + 4, codes);
   }
-  static void floats(const uint8_t* block, float* y) {
-    uint8_t q[32];
-    float d, m;
-    codes(block, q, &d, &m);
-    for (int i = 0; i < 32; ++i) y[i] = static_cast<float>(q[i]) * d + m;
-  }
+  static void floats(const uint8_t* block, float* y) { steps_and_minimums<Q4_1>(block, y); }
 };
 
 struct Q5_0 {
@@ -104,12 +121,7 @@ struct Q5_1 {
     nibbles(block + 8, codes);
     fifth_bits(block + 4, codes);
   }
-  static void floats(const uint8_t* block, float* y) {
-    uint8_t q[32];
-    float d, m;
-    codes(block, q, &d, &m);
-    for (int i = 0; i < 32; ++i) y[i] = static_cast<float>(q[i]) * d + m;
-  }
+  static void floats(const uint8_t* block, float* y) { steps_and_minimums<Q5_1>(block, y); }
 };
 
 struct Q8_0 {
@@ -132,12 +144,7 @@ struct Iq4Nl {
     *scale = half_at(block);
     nibbles(block + 2, codes);
   }
-  static void floats(const uint8_t* block, float* y) {
-    uint8_t q[32];
-    float d;
-    codes(block, q, &d, nullptr);
-    for (int i = 0; i < 32; ++i) y[i] = d * static_cast<float>(kIq4Values[q[i]]);
-  }
+  static void floats(const uint8_t* block, float* y) { table_values<Iq4Nl>(kIq4Values, block, y); }
 };
 
 struct MxFp4 {
@@ -147,12 +154,7 @@ struct MxFp4 {
     *scale = half_of_e8m0(block[0]);
     nibbles(block + 1, codes);
   }
-  static void floats(const uint8_t* block, float* y) {
-    uint8_t q[32];
-    float d;
-    codes(block, q, &d, nullptr);
-    for (int i = 0; i < 32; ++i) y[i] = d * static_cast<float>(kFp4Values[q[i]]);
-  }
+  static void floats(const uint8_t* block, float* y) { table_values<MxFp4>(kFp4Values, block, y); }
 };
 
 // fp16 d; 16 bits and 4 bytes with the high 2 and low 4 bits of eight scales, each 32 more than it
@@ -169,12 +171,7 @@ struct Iq4Xs {
       nibbles(block + 8 + 16 * g, codes + 32 * g);
     }
   }
-  static void floats(const uint8_t* block, float* y) {
-    uint8_t q[256];
-    float scale[8];
-    codes(block, q, scale, nullptr);
-    for (int i = 0; i < 256; ++i) y[i] = scale[i / 32] * static_cast<float>(kIq4Values[q[i]]);
-  }
+  static void floats(const uint8_t* block, float* y) { table_values<Iq4Xs>(kIq4Values, block, y); }
 };
 
 // 16 bytes, each a scale and in its high bits a minimum of 16 weights; 64 bytes of 2-bit codes;
@@ -286,14 +283,7 @@ struct Q5K {
       codes[i] = static_cast<uint8_t>(k_nibble(block + 48, i) | high << 4);
     }
   }
-  static void floats(const uint8_t* block, float* y) {
-    uint8_t q[256];
-    float scale[8], minimum[8];
-    codes(block, q, scale, minimum);
-    for (int i = 0; i < 256; ++i) {
-      y[i] = scale[i / 32] * static_cast<float>(q[i]) + minimum[i / 32];
-    }
-  }
+  static void floats(const uint8_t* block, float* y) { steps_and_minimums<Q5K>(block, y); }
 };
 
 // 128 bytes of low nibbles, in each half of 128 weights byte i of 64 holding weights i and i + 64;

@@ -10,7 +10,8 @@ from functools import cache
 
 from qwen_edge.native.library import check, load
 from qwen_edge.quant.layout import Layout
-from qwen_edge.quant.packing import Array, native_layout, usable_threads
+from qwen_edge.quant.native_layout import native_layout
+from qwen_edge.quant.packing import Array, usable_threads
 
 Floats = ctypes.Array[ctypes.c_float]
 

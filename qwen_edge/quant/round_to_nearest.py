@@ -12,7 +12,8 @@ from functools import cache
 from qwen_edge.native.library import check, load
 from qwen_edge.quant.error import ErrorSums, QuantizationError
 from qwen_edge.quant.layout import Layout
-from qwen_edge.quant.packing import TYPE_CODES, Array, native_layout, usable_threads
+from qwen_edge.quant.native_layout import TYPE_CODES, native_layout
+from qwen_edge.quant.packing import Array, usable_threads
 
 METHOD = "round to nearest, searched scales"
 

@@ -302,13 +302,6 @@ void multiply(const Matrix& w, const Codes& codes, const QuantizedRows& x, int t
   }
 }
 
-QE_INLINE bool is_even(const int8_t* codebook) {
-  for (int i = 1; i < 16; ++i) {
-    if (codebook[i] != codebook[0] + i) return false;
-  }
-  return true;
-}
-
 void linear_q4(const Matrix& w, const QuantizedRows& x, int tile_begin, int tile_end, float* out,
                size_t out_stride) {
   if (is_even(w.codebook)) {

@@ -62,13 +62,6 @@ struct EvenNibbles {
   QE_INLINE Eight load(const uint8_t* codes, int j) const { return nibbles_of(codes, j); }
 };
 
-QE_INLINE bool is_even(const int8_t* codebook) {
-  for (int i = 1; i < 16; ++i) {
-    if (codebook[i] != codebook[0] + i) return false;
-  }
-  return true;
-}
-
 struct Bytes {
   static constexpr int kPartBytes = 512;
 

@@ -69,6 +69,14 @@ struct BlockRun {
   }
 };
 
+// Whether a codebook's entries are even steps of one.
+QE_INLINE bool is_even(const int8_t* codebook) {
+  for (int i = 1; i < 16; ++i) {
+    if (codebook[i] != codebook[0] + i) return false;
+  }
+  return true;
+}
+
 QE_INLINE int32_t load_four(const int8_t* x) {
   int32_t four;
   memcpy(&four, x, 4);
