@@ -49,6 +49,11 @@ HELP = {
         "适配器自身缩放之外的系数：一个用于全部，或每个 --lora 各一个。"
     ),
     "The model to use.": "使用的模型。",
+    "What computes the answers.": "用什么来计算回答。",
+    "Whether the torch engine compiles the model first.": "torch 引擎是否先编译模型。",
+    "Use the KV cache; without it every token costs the whole text before it.": (
+        "使用 KV 缓存；不使用时，每个词元都要重新计算之前的全部文字。"
+    ),
     "Prompt and answer together, in tokens.": "提示词与回答合计的词元数。",
     "A LoRA adapter to answer with.": "回答时使用的 LoRA 适配器。",
     "a path, or off": "路径，或 off",

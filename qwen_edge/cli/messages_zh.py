@@ -53,6 +53,32 @@ _ERRORS = {
         "请用 `qwen-edge convert DIR --lora ADAPTER` 将其合并到模型中。"
     ),
     "Use an adapter of a lower rank.": "请使用秩更低的适配器。",
+    "The engine {engine} needs the package {package}, which is not installed.": (
+        "引擎 {engine} 需要软件包 {package}，而它没有安装。"
+    ),
+    'Install it with `pip install "qwen-edge[torch]"`.': (
+        '请用 `pip install "qwen-edge[torch]"` 安装。'
+    ),
+    "Install it with `pkg install python-torch`, version 2.11 or later: 2.10 loses memory.": (
+        "请用 `pkg install python-torch` 安装 2.11 或更高版本：2.10 会泄漏内存。"
+    ),
+    "It does not exist for Android: install qwen-edge[torch] in a Linux distribution "
+    "under proot.": ("它没有 Android 版本：请在 proot 的 Linux 发行版中安装 qwen-edge[torch]。"),
+    "The engine {engine} does not load: {reason}.": "引擎 {engine} 无法加载：{reason}。",
+    "Install its packages again, or use --engine native.": (
+        "请重新安装其软件包，或使用 --engine native。"
+    ),
+    "The engine {engine} does not answer with adapters.": "引擎 {engine} 不能使用适配器。",
+    "Use --engine native, or merge it: `qwen-edge convert DIR --lora ADAPTER`.": (
+        "请使用 --engine native，或将其合并：`qwen-edge convert DIR --lora ADAPTER`。"
+    ),
+    "--prompt-cache and --no-kv-cache exclude each other.": (
+        "--prompt-cache 与 --no-kv-cache 不能同时使用。"
+    ),
+    "The engine {engine} keeps no prompts on disk.": "引擎 {engine} 不在磁盘上保存提示词。",
+    "Leave --prompt-cache out, or use --engine native.": (
+        "请去掉 --prompt-cache，或使用 --engine native。"
+    ),
     "The adapter {path} needs {needed} of memory, and {left} are left.": (
         "适配器 {path} 需要 {needed} 内存，只剩 {left}。"
     ),

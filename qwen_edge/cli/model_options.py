@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwen_edge.cli.options import Option, Values
-from qwen_edge.session.setting_table import SETTINGS
+from qwen_edge.session.footprint import KV_TYPES
+from qwen_edge.session.setting_table import COMPILE_MODES, ENGINES, LOOKUP_MODES, SETTINGS
 
 # Setting -> short flags and what its value is called.
 _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "model": (("-m",), "MODEL"),
+    "engine": ((), "ENGINE"),
+    "compile": ((), "MODE"),
     "max-tokens": (("-n",), "N"),
     "temperature": (("-t",), "X"),
     "top-p": ((), "X"),
@@ -40,19 +43,20 @@ def model_names(beginning: str) -> list[str]:
     return [name for name in names if name.startswith(beginning)]
 
 
-def _kv_types(beginning: str) -> list[str]:
-    from qwen_edge.session.footprint import KV_TYPES
+def _choices(*names: str) -> Callable[[str], list[str]]:
+    def complete(beginning: str) -> list[str]:
+        return [name for name in names if name.startswith(beginning)]
 
-    return [name for name in KV_TYPES if name.startswith(beginning)]
-
-
-def _lookup_modes(beginning: str) -> list[str]:
-    from qwen_edge.session.setting_table import LOOKUP_MODES
-
-    return [name for name in LOOKUP_MODES if name.startswith(beginning)]
+    return complete
 
 
-_COMPLETIONS = {"model": model_names, "kv": _kv_types, "lookup": _lookup_modes}
+_COMPLETIONS = {
+    "model": model_names,
+    "engine": _choices(*ENGINES),
+    "compile": _choices(*COMPILE_MODES),
+    "kv": _choices(*KV_TYPES),
+    "lookup": _choices(*LOOKUP_MODES),
+}
 
 
 def _option(key: str) -> Option:
@@ -73,10 +77,14 @@ PROMPT_FILE = Option(
     "Keep the computed prompt in FILE, and take from there what the next prompt begins with.",
     "FILE",
 )
-MODEL_OPTIONS = (*map(_option, _FORMS), THINKING)
+KV_CACHE = Option("kv_cache", ("--kv-cache",), SETTINGS["kv-cache"].help, off="--no-kv-cache")
+MODEL_OPTIONS = (*map(_option, _FORMS), KV_CACHE, THINKING)
 
 # What bears on speed and memory.
-_ENGINE = {"model", "context", "kv", "threads", "prefill_threads", "memory_cap", "reserve"}
+_ENGINE = {
+    "model", "engine", "compile", "context", "kv", "kv_cache", "threads", "prefill_threads",
+    "memory_cap", "reserve",
+}  # fmt: skip
 ENGINE_OPTIONS = tuple(option for option in MODEL_OPTIONS if option.name in _ENGINE)
 
 

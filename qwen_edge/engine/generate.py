@@ -16,6 +16,7 @@ from qwen_edge.engine.interface import Engine, Logits, Row, SamplingParams
 from qwen_edge.engine.sampler import Sampler, token_logprobs
 from qwen_edge.engine.speculation import CallCosts, Drafter
 from qwen_edge.engine.stats import GenerationStats
+from qwen_edge.engine.uncached import uncached
 from qwen_edge.errors import MemoryLimitError, UsageError
 
 
@@ -59,7 +60,8 @@ class Generation:
     """One answer, iterated token by token.
 
     Args:
-        engine: its sequence keeps the prefix that it has in common with the prompt.
+        engine: its sequence keeps the prefix that it has in common with the prompt. Where its
+            configuration says not to keep the cache, every token is computed from scratch.
         prompt_ids: at least one id.
         sampling: how tokens are drawn.
         max_tokens: the most tokens generated, at least 1.
@@ -102,7 +104,7 @@ class Generation:
         if max_tokens < 1:
             raise UsageError("The answer must be allowed at least one token.")
         self.ids: list[int] = []
-        self._engine = engine
+        self._engine = uncached(engine)
         self._prompt = list(prompt_ids)
         self._sampler = Sampler(engine.vocab_size, sampling)
         self._tracks_tokens = sampling.repetition_penalty != 1.0 or sampling.presence_penalty != 0.0
@@ -113,7 +115,9 @@ class Generation:
         self._on_prefill = on_prefill
         self._costs = costs or CallCosts()
         self._drafter: Drafter | None = None
-        self._drafts = min(engine.config.drafts, engine.config.prefill_rows - 1)
+        self._drafts = 0
+        if engine.config.keep_cache:
+            self._drafts = min(engine.config.drafts, engine.config.prefill_rows - 1)
         self._drafted = self._accepted = 0
         self._prepare = prepare
         self._cached = 0
@@ -171,8 +175,11 @@ class Generation:
             steps = self._decode([step.id for step in steps], remaining)
 
     def _prefill(self) -> Logits:
-        # The last token is always computed anew: its logits are not kept.
-        self._cached = keep_prefix(self._engine, self._prompt[:-1], self._sequence)
+        if self._engine.config.keep_cache:
+            # The last token is always computed anew: its logits are not kept.
+            self._cached = keep_prefix(self._engine, self._prompt[:-1], self._sequence)
+        else:
+            self._engine.truncate(0, self._sequence)
         todo = self._prompt[self._cached :]
         chunk = self._engine.config.prefill_rows
         logits: list[Logits] = []

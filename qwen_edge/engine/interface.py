@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Row(NamedTuple):
@@ -36,6 +36,8 @@ class EngineConfig:
         sequences: how many independent KV caches.
         drafts: the most drafted tokens that an answer has computed in one call; 0 for no drafts.
         activations: ``int8`` (fast) or ``f32`` (scalar and slow, the oracle of the tests).
+        keep_cache: whether answers use what the KV cache holds from one call to the next; without,
+            each token costs the whole sequence, which shows what the cache is worth.
     """
 
     context: int = 2048
@@ -46,6 +48,7 @@ class EngineConfig:
     sequences: int = 1
     drafts: int = 0
     activations: str = "int8"
+    keep_cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,15 @@ class Engine(Protocol):
         """Makes ``target`` begin with the first ``length`` positions of ``source``."""
         ...
 
+    def close(self) -> None:
+        """Frees the KV cache and stops the threads; a second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class PrefixEngine(Engine, Protocol):
+    """An engine that writes keys and values to a file and reads them back."""
+
     def prefix_identity(self) -> bytes:
         """16 bytes that differ wherever the keys and values of the same tokens may differ.
 
@@ -171,6 +183,23 @@ class Engine(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Frees the KV cache and stops the threads; a second call does nothing."""
+
+@runtime_checkable
+class StretchingEngine(Engine, Protocol):
+    """An engine that can be measured at a depth that is costly to reach."""
+
+    def stretch(self, length: int, sequence: int = 0) -> None:
+        """Lengthens a sequence without computing.
+
+        The new positions hold copies of the first ones in memory of their own: what follows costs
+        what it would in earnest, and means nothing.
+
+        Args:
+            length: at most the context.
+            sequence: which KV cache; it holds at least 16 positions.
+
+        Raises:
+            MemoryLimitError: the KV cache could not grow.
+            UsageError: a length is out of range.
+        """
         ...

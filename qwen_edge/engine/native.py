@@ -124,25 +124,13 @@ class NativeEngine(Closing):
         self._ids[target] = self._ids[source][:length]
 
     def stretch(self, length: int, sequence: int = 0) -> None:
-        """Lengthens a sequence without computing, to measure at a depth that is costly to reach.
-
-        The new positions hold copies of the first ones in memory of their own: what follows costs
-        what it would in earnest, and means nothing.
-
-        Args:
-            length: at most the context.
-            sequence: which KV cache; it holds at least 16 positions.
-
-        Raises:
-            MemoryLimitError: the KV cache could not grow.
-            UsageError: a length is out of range.
-        """
+        """See ``StretchingEngine.stretch``."""
         check(engine_library().qe_session_stretch(self._open_session(), sequence, length))
         ids = self._ids[sequence]
         ids += [ids[0]] * (length - len(ids))
 
     def prefix_identity(self) -> bytes:
-        """See ``Engine.prefix_identity``.
+        """See ``PrefixEngine.prefix_identity``.
 
         Keys and values follow from the weights, the types of activations and cache, and the code
         that computes them: instruction sets differ in the last bits of floats, and so may two
@@ -155,7 +143,7 @@ class NativeEngine(Closing):
         return struct.pack("<QQ", self._model.fingerprint(), code)
 
     def prefix_size(self, length: int) -> tuple[int, int]:
-        """See ``Engine.prefix_size``."""
+        """See ``PrefixEngine.prefix_size``."""
         size, parts = ctypes.c_uint64(), ctypes.c_uint64()
         check(
             engine_library().qe_session_prefix_size(
@@ -167,7 +155,7 @@ class NativeEngine(Closing):
     def save_prefix(
         self, descriptor: int, offset: int, length: int, sequence: int = 0
     ) -> tuple[int, ...]:
-        """See ``Engine.save_prefix``."""
+        """See ``PrefixEngine.save_prefix``."""
         if not 0 < length <= len(self._ids[sequence]):
             raise UsageError("There are no {length} positions to save.", length=length)
         checksums = (ctypes.c_uint64 * self.prefix_size(length)[1])()
@@ -190,7 +178,7 @@ class NativeEngine(Closing):
         checksums: Sequence[int],
         sequence: int = 0,
     ) -> None:
-        """See ``Engine.load_prefix``."""
+        """See ``PrefixEngine.load_prefix``."""
         if len(checksums) != self.prefix_size(stored)[1]:
             raise ValueError("the number of checksums is wrong")
         number = ctypes.c_int32()

@@ -1,7 +1,8 @@
 """The keys and values of a prompt's first tokens in a file, and how they are trusted.
 
 A header of 64 bytes (magic, version, numbers, identity, two checksums), the token ids as uint32,
-the checksums of the payload as uint64, padding, and the payload as ``Engine.save_prefix`` writes
+the checksums of the payload as uint64, padding, and the payload as ``PrefixEngine.save_prefix``
+writes
 it; all little-endian. Nothing is taken from the file before it was checked: the numbers in the
 header against each other, the engine and the file's size, the tables against a checksum, and the
 payload against one for each of its parts while it is read. A forged file with right checksums can
@@ -20,7 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from qwen_edge.engine.interface import Engine
+from qwen_edge.engine.interface import PrefixEngine
 from qwen_edge.model.closing import Closing
 from qwen_edge.native.checksum import checksum
 
@@ -115,12 +116,12 @@ class PrefixFile(Closing):
         if not MAGIC.startswith(start):
             raise PrefixError(Problem.FOREIGN)
 
-    def prefix(self, engine: Engine, identity: bytes) -> Prefix:
+    def prefix(self, engine: PrefixEngine, identity: bytes) -> Prefix:
         """Reads and checks the header.
 
         Args:
             engine: that will load it.
-            identity: of the engine, ``Engine.prefix_identity``.
+            identity: of the engine, ``PrefixEngine.prefix_identity``.
 
         Raises:
             PrefixError: DAMAGED, OTHER or UNREADABLE.
@@ -152,7 +153,7 @@ class PrefixFile(Closing):
         ids = struct.unpack_from(f"<{tokens}I", table)
         return Prefix(ids, struct.unpack_from(f"<{parts}Q", table, 4 * tokens), offset)
 
-    def load(self, engine: Engine, prefix: Prefix, length: int) -> None:
+    def load(self, engine: PrefixEngine, prefix: Prefix, length: int) -> None:
         """Puts the first ``length`` positions into the engine's first sequence.
 
         Raises:
@@ -210,14 +211,14 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return limit
 
 
-def file_bytes(engine: Engine, tokens: int) -> int:
+def file_bytes(engine: PrefixEngine, tokens: int) -> int:
     """Size of the file of so many tokens."""
     payload, parts = engine.prefix_size(tokens)
     return _payload_offset(tokens, parts) + payload
 
 
 def write_prefix(
-    engine: Engine, identity: bytes, length: int, target: Path, *, durable: bool
+    engine: PrefixEngine, identity: bytes, length: int, target: Path, *, durable: bool
 ) -> None:
     """Saves the first ``length`` positions of the engine's first sequence.
 
@@ -226,7 +227,7 @@ def write_prefix(
 
     Args:
         engine: holds the keys and values.
-        identity: of the engine, ``Engine.prefix_identity``.
+        identity: of the engine, ``PrefixEngine.prefix_identity``.
         length: at least 1.
         target: the file; what is there is replaced.
         durable: see ``ReplacingFile``.

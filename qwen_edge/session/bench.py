@@ -222,7 +222,13 @@ class Bench:
         """Samples of all parts in turn, so that a drifting machine drifts under all of them."""
         steps = decode_steps(speed, _QUICK_DECODE_SECONDS if self._quick else _DECODE_SECONDS)
         share = bench.position_bytes / bench.weight_bytes
-        costs = {part: cost(part, speed, steps, len(bench.prompt), share) for part in scope.parts}
+        costs = {
+            part: cost(
+                part, speed, steps, len(bench.prompt), share,
+                stretches=bench.stretches, keep_cache=scope.engine.keep_cache,
+            )
+            for part in scope.parts
+        }  # fmt: skip
         start = time.monotonic()
         repeats = plan_repeats(list(costs.values()), seconds)
         expected = sum(one * count for one, count in zip(costs.values(), repeats, strict=True))

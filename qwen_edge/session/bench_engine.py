@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 
 from qwen_edge.engine.bandwidth import read_bandwidth
 from qwen_edge.engine.generate import extend
-from qwen_edge.engine.interface import Row, SamplingParams
+from qwen_edge.engine.interface import Engine, Row, SamplingParams, StretchingEngine
 from qwen_edge.engine.memory_estimate import kv_bytes_per_token
-from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.sampler import Sampler
 from qwen_edge.host.memory_facts import own_memory
 from qwen_edge.model.packed import PackedModel
@@ -51,7 +50,7 @@ class EngineBench:
 
     def __init__(
         self,
-        engine: NativeEngine,
+        engine: Engine,
         model: PackedModel,
         *,
         cores: int,
@@ -62,6 +61,7 @@ class EngineBench:
     ) -> None:
         self.prompt = list(prompt)
         self.weight_bytes = bytes_per_token(model)
+        self.stretches = isinstance(engine, StretchingEngine)
         self.position_bytes = kv_bytes_per_token(model.config, engine.config.kv_type)
         self._engine = engine
         self._cores = cores
@@ -122,16 +122,17 @@ class EngineBench:
         return found
 
     def _reach(self, depth: int) -> None:
-        """Makes the first sequence ``depth`` long; most of a great depth are copies."""
+        """Makes the first sequence ``depth`` long; most of it are copies where that is possible."""
         held = len(self._engine.cached_ids())
         if depth < held:
             self._engine.truncate(depth)
             return
-        first = min(STRETCHED_FROM, depth)
+        engine = self._engine
+        first = min(STRETCHED_FROM, depth) if isinstance(engine, StretchingEngine) else depth
         if held < first:
             self._extend(first - held)
-        if depth > first:
-            self._engine.stretch(depth)
+        if depth > first and isinstance(engine, StretchingEngine):
+            engine.stretch(depth)
 
     def _extend(self, count: int) -> float:
         """Appends positions to the first sequence as a prompt does; returns the seconds."""

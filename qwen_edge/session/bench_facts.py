@@ -23,6 +23,7 @@ def describe(plan: Plan) -> tuple[Mapping[str, object], ...]:
     """Model, settings and device in plain types."""
     model, runtime, device = plan.model, plan.runtime, read_device()
     settings = {
+        "engine": plan.choice.name,
         "threads": plan.engine.threads,
         "prefill_threads": plan.engine.prefill_threads,
         "kv": runtime.kv_type,

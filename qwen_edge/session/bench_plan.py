@@ -129,7 +129,16 @@ def decode_steps(speed: Speed, seconds: float) -> int:
     return int(min(max(seconds * speed.decode, 8), MOST_STEPS))
 
 
-def cost(part: Part, speed: Speed, steps: int, prompt: int, depth_share: float) -> float:
+def cost(
+    part: Part,
+    speed: Speed,
+    steps: int,
+    prompt: int,
+    depth_share: float,
+    *,
+    stretches: bool = True,
+    keep_cache: bool = True,
+) -> float:
     """Estimated seconds of one sample.
 
     Args:
@@ -138,10 +147,13 @@ def cost(part: Part, speed: Speed, steps: int, prompt: int, depth_share: float) 
         steps: of a decode sample.
         prompt: tokens of the prompt before a first token.
         depth_share: bytes of keys and values a position, as a share of those of the weights.
+        stretches: whether the engine reaches a depth without computing it.
+        keep_cache: whether a step computes its own token only.
     """
     size, step = part.size or 0, 1 / speed.decode
+    reading = size / speed.prefill * (1 + size * _PREFILL_GROWTH)
     if part.key == "prefill":
-        seconds = size / speed.prefill * (1 + size * _PREFILL_GROWTH)
+        seconds = reading
     elif part.key == "first-token-warm":
         seconds = prompt / speed.prefill + step
     elif part.key == "batch":
@@ -151,7 +163,8 @@ def cost(part: Part, speed: Speed, steps: int, prompt: int, depth_share: float) 
         read = 1 + size * depth_share
         # Making a depth writes its bytes once, at a fraction of the speed of reading.
         seconds = (steps + 2) * step * read + 4 * step * (read - 1) + 2 * speed.bandwidth_seconds
-        seconds += min(size, STRETCHED_FROM) / speed.prefill
+        seconds += min(size, STRETCHED_FROM) / speed.prefill if stretches else reading
+        seconds += 0 if keep_cache else (steps + 2) * reading
     return seconds * _SAFETY
 
 

@@ -33,12 +33,15 @@ class ColdStart(NamedTuple):
 
 def engine_flags(flags: Mapping[str, object]) -> list[str]:
     """Settings as flags of a command line."""
-    return [
-        word
-        for key, value in flags.items()
-        if value is not None and key != "model"
-        for word in (f"--{key}", str(value))
-    ]
+    words: list[str] = []
+    for key, value in flags.items():
+        if value is None or key == "model":
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            words += [f"--{key}", str(value)]
+    return words
 
 
 def start_cold(model: Path, flags: Mapping[str, object]) -> ColdStart:

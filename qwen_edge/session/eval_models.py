@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwen_edge.engine.interface import EngineConfig
-from qwen_edge.engine.native import NativeEngine
+from qwen_edge.engine.interface import Engine, EngineConfig
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
 from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
 from qwen_edge.native.instruction_sets import isa_name
+from qwen_edge.session.engine_choice import NATIVE
+from qwen_edge.session.engines import adaptable, create_engine, load_packages
 from qwen_edge.session.footprint import INTERPRETER_BYTES, predict_peak
 from qwen_edge.session.lora import apply_lora
 from qwen_edge.session.memory import MemoryCap, memory_errors
@@ -105,16 +106,17 @@ class Engines:
     """
 
     plans: Sequence[Plan]
-    engines: Sequence[NativeEngine]
+    engines: Sequence[Engine]
     poll: Callable[[], None]
 
     def about(self, index: int) -> dict[str, object]:
         """What decides a model's figures, in plain types."""
         config = self.engines[index].config
-        lora = self.plans[index].lora
+        lora, choice = self.plans[index].lora, self.plans[index].choice
         return {
             "model": self.plans[index].model.name,
             **({} if lora is None else {"adapter": f"{lora.name} x {lora.scale:g}"}),
+            **({} if choice.name == NATIVE else {"engine": choice.name}),
             "file": self.plans[index].found.path.name,
             "kv": config.kv_type,
             "activations": config.activations,
@@ -144,6 +146,7 @@ def load_engines(
         DamagedModelError: a model cannot be used.
         MemoryLimitError: they do not fit.
         UsageError: a bad setting, a context that a model does not take among them.
+        QwenEdgeError: the engine's packages are not there.
     """
     wanted = dict(flags) | {"context": context, "lookup": "off"}
     # What the settings do not know is close enough to fp16 for the first look at memory.
@@ -156,14 +159,16 @@ def load_engines(
             stack.callback(plans[-1].model.close)
         configs = [_engine_config(plan, precision) for plan in plans]
         _check_memory(plans, configs, packs)
+        load_packages(plans[0].choice)
         cap = stack.enter_context(_memory_cap(plans))
         engines = []
         for plan, config in zip(plans, configs, strict=True):
             with memory_errors():
-                engines.append(NativeEngine(plan.model, config))
+                engines.append(create_engine(replace(plan, engine=config)))
                 stack.callback(engines[-1].close)
                 if plan.lora is not None:
-                    apply_lora(engines[-1], plan.lora, plan.model.config)
+                    adapting = adaptable(engines[-1], plan.choice)
+                    apply_lora(adapting, plan.lora, plan.model.config)
         yield Engines(plans, engines, cap.watch.poll)
 
 

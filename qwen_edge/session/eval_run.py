@@ -56,7 +56,8 @@ class Run:
         about = engines.about(0)
         if "adapter" in about:
             self._model = {**self._model, "adapter": about["adapter"]}
-        self._settings = {key: about[key] for key in ("kv", "activations", "isa")} | method
+        named = ("engine", "kv", "activations", "isa")
+        self._settings = {key: about[key] for key in named if key in about} | method
         self._watcher.loaded(engines.plans[0])
 
     def _report(

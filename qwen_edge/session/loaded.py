@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from qwen_edge.engine.native import NativeEngine
-from qwen_edge.errors import MemoryLimitError
+from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
 from qwen_edge.session.answer import AnswerOptions, ChatModel
+from qwen_edge.session.engines import adaptable, create_engine, load_packages, prefixes
 from qwen_edge.session.lora import Lora, apply_lora, find_lora
 from qwen_edge.session.memory import memory_errors
-from qwen_edge.session.plan import Plan, make_plan, sampling_params
+from qwen_edge.session.plan import Plan, make_plan, sampling_params, select_for
 from qwen_edge.session.prompt_cache import PromptCache, PromptFile, SystemPrompts
-from qwen_edge.session.select import select
 from qwen_edge.text.tokenizer import Tokenizer
 
 _TOKENIZER = "tokenizer"
@@ -41,7 +40,9 @@ class LoadedModel(Closing):
     Raises:
         DamagedModelError: the model or its adapter cannot be used.
         MemoryLimitError: it does not fit into the memory cap.
-        UsageError: the prompt file is something else, which must not be overwritten.
+        UsageError: the prompt file is something else, which must not be overwritten; or the engine
+            does not do what is asked of it.
+        QwenEdgeError: the engine's packages do not load.
     """
 
     def __init__(
@@ -51,24 +52,20 @@ class LoadedModel(Closing):
         self.prompt_file: PromptFile | None = None
         with contextlib.ExitStack() as stack:
             stack.callback(plan.model.close)
+            load_packages(plan.choice)
             cap = stack.enter_context(plan.memory_cap())
             with memory_errors():
                 table = plan.model.tensors[_TOKENIZER]
                 self.tokenizer = Tokenizer.from_blob(
                     plan.model.address(_TOKENIZER), table.nbytes, owner=plan.model
                 )
-                self.engine = NativeEngine(plan.model, plan.engine)
+                self.engine = create_engine(plan)
                 stack.callback(self.engine.close)
                 self.lora = plan.lora
                 if plan.lora is not None:
-                    apply_lora(self.engine, plan.lora, plan.model.config)
-            prompts: PromptCache | None = None
-            limit = plan.settings.get("prompt-cache-size")
-            if prompt_file is not None:
-                self.prompt_file = PromptFile(self.engine, prompt_file, everything=keep_all)
-                prompts = self.prompt_file
-            elif isinstance(limit, int):
-                prompts = SystemPrompts(self.engine, self.tokenizer, limit)
+                    adapting = adaptable(self.engine, plan.choice)
+                    apply_lora(adapting, plan.lora, plan.model.config)
+            prompts = self._prompt_cache(prompt_file, keep_all=keep_all)
             if prompts is not None:
                 stack.callback(prompts.close)
             self.chat = ChatModel(
@@ -85,6 +82,24 @@ class LoadedModel(Closing):
         """Frees everything; a second call does nothing."""
         self._stack.close()
 
+    def _prompt_cache(self, file: Path | None, *, keep_all: bool) -> PromptCache | None:
+        """What keeps prompts on disk; system prompts quietly stay out where the engine cannot."""
+        engine, limit = prefixes(self.engine), self.plan.settings.get("prompt-cache-size")
+        if engine is None:
+            if file is None:
+                return None
+            if not self.engine.config.keep_cache:
+                raise UsageError("--prompt-cache and --no-kv-cache exclude each other.")
+            raise UsageError(
+                "The engine {engine} keeps no prompts on disk.",
+                "Leave --prompt-cache out, or use --engine native.",
+                engine=self.plan.choice.name,
+            )
+        if file is not None:
+            self.prompt_file = PromptFile(engine, file, everything=keep_all)
+            return self.prompt_file
+        return SystemPrompts(engine, self.tokenizer, limit) if isinstance(limit, int) else None
+
     def set_lora(self, path: Path | None, scale: float = 1.0) -> Lora | None:
         """Answers with another adapter from now on, or with none.
 
@@ -94,10 +109,11 @@ class LoadedModel(Closing):
         Raises:
             ModelNotFoundError: there is no such adapter.
             DamagedModelError: it cannot be used with this model.
-            UsageError: it is of an unsupported kind.
+            UsageError: it is of an unsupported kind, or the engine takes none.
             MemoryLimitError: it does not fit beside the model and the present adapter.
         """
         plan = self.plan
+        engine = adaptable(self.engine, plan.choice)
         lora = None if path is None else find_lora(path, scale, plan.model.config)
         if lora is not None and plan.budget is not None:
             held = plan.runtime.predicted_peak - (plan.lora.memory if plan.lora else 0)
@@ -111,7 +127,7 @@ class LoadedModel(Closing):
                     left=format_size(max(left, 0)),
                 )
         with memory_errors():
-            apply_lora(self.engine, lora, plan.model.config)
+            apply_lora(engine, lora, plan.model.config)
         self.lora = lora
         return lora
 
@@ -129,7 +145,7 @@ class LoadedModel(Closing):
                 context=runtime.context,
                 kv_type=runtime.kv_type,
             )
-            runtime = select(plan.profile, [plan.facts], wishes)
+            runtime = select_for(plan.choice, plan.profile, plan.facts, wishes)
         return AnswerOptions(
             sampling=sampling_params(runtime, plan.settings),
             max_tokens=runtime.max_new_tokens,

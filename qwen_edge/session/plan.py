@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import is_shared_storage
 from qwen_edge.model.packed import PackedModel, open_model
+from qwen_edge.session.engine_choice import EngineChoice, choose_engine
 from qwen_edge.session.footprint import ModelFacts, facts_of
 from qwen_edge.session.lora import Lora, wanted_lora, with_lora
 from qwen_edge.session.memory import MemoryCap
 from qwen_edge.session.models import FoundModel, resolve
 from qwen_edge.session.profile import DeviceProfile, read_profile
-from qwen_edge.session.select import RuntimeConfig, allowed_bytes, drafts_of, select
+from qwen_edge.session.select import RuntimeConfig, Wishes, allowed_bytes, drafts_of, select
 from qwen_edge.session.settings import Settings
 
 # Address space that a thread's stack reserves: 8 MiB with glibc, 1 MiB with Android's libc.
@@ -37,6 +38,7 @@ class Plan:
         sampling: the sampler's part of it.
         budget: bytes for the memory cap, or None if it is off.
         shared_storage: whether the model lies on Android's shared storage, where it is very slow.
+        choice: which engine it is.
         lora: the adapter to answer with; its memory is among the facts.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     sampling: SamplingParams
     budget: int | None
     shared_storage: bool
+    choice: EngineChoice
     lora: Lora | None = None
 
     def memory_cap(self) -> MemoryCap:
@@ -81,9 +84,11 @@ def make_plan(
         ModelNotFoundError: there is no such model or adapter.
         DamagedModelError: the model or the adapter cannot be used.
         MemoryLimitError: it does not fit.
+        QwenEdgeError: a package that the engine needs is not installed.
     """
     settings = Settings.load(flags, environ, config_path)
     named = settings.values.get("model")
+    choice = choose_engine(settings, place)
     found = resolve(str(named.value) if named else None, environ)
     profile = read_profile(place)
     model = open_model(found.path)
@@ -91,7 +96,7 @@ def make_plan(
         lora = wanted_lora(settings, model.config)
         facts = with_lora(facts_of(model), lora)
         wishes = settings.wishes()
-        runtime = select(profile, [facts], wishes)
+        runtime = select_for(choice, profile, facts, wishes)
     except BaseException:
         model.close()
         raise
@@ -108,7 +113,17 @@ def make_plan(
         budget=None if cap is None else allowed_bytes(profile, wishes),
         shared_storage=is_shared_storage(found.path, place),
         lora=lora,
+        choice=choice,
     )
+
+
+def select_for(
+    choice: EngineChoice, profile: DeviceProfile, facts: ModelFacts, wishes: Wishes
+) -> RuntimeConfig:
+    """Chooses the configuration of one model for an engine; raises as ``select`` does."""
+    if not choice.drafts:
+        wishes = replace(wishes, lookup="off")
+    return select(profile, [facts], wishes)
 
 
 def engine_config(runtime: RuntimeConfig) -> EngineConfig:
@@ -119,6 +134,7 @@ def engine_config(runtime: RuntimeConfig) -> EngineConfig:
         threads=runtime.threads,
         prefill_threads=runtime.prefill_threads,
         drafts=drafts_of(runtime.lookup),
+        keep_cache=runtime.keep_cache,
     )
 
 

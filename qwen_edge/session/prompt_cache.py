@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from qwen_edge.engine.interface import Engine
+from qwen_edge.engine.interface import PrefixEngine
 from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.text.tokenizer import Tokenizer
 
@@ -89,7 +89,7 @@ class SystemPrompts:
         limit: the most bytes the folder may hold.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, limit: int) -> None:
+    def __init__(self, engine: PrefixEngine, tokenizer: Tokenizer, limit: int) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._limit = limit
@@ -174,7 +174,7 @@ class PromptFile:
         UsageError: the file is something else, which must not be overwritten.
     """
 
-    def __init__(self, engine: Engine, path: Path, *, everything: bool) -> None:
+    def __init__(self, engine: PrefixEngine, path: Path, *, everything: bool) -> None:
         self.problem: QwenEdgeError | None = None
         self._engine = engine
         self._path = path

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from qwen_edge.engine.interface import Engine
+from qwen_edge.engine.interface import PrefixEngine
 from qwen_edge.engine.prefix_file import (
     PrefixError,
     PrefixFile,
@@ -62,7 +62,9 @@ class PromptStore:
         self.folder = prompts_folder(environ)
         self.limit = limit
 
-    def load(self, engine: Engine, identity: bytes, ids: Sequence[int], least: int) -> Path | None:
+    def load(
+        self, engine: PrefixEngine, identity: bytes, ids: Sequence[int], least: int
+    ) -> Path | None:
         """Loads the file that has most tokens in common with a prompt into the engine.
 
         Args:
@@ -95,7 +97,7 @@ class PromptStore:
                 return file.path
         return None
 
-    def save(self, engine: Engine, identity: bytes, length: int) -> None:
+    def save(self, engine: PrefixEngine, identity: bytes, length: int) -> None:
         """Keeps the first ``length`` tokens of the engine's first sequence, if there is room.
 
         Raises:

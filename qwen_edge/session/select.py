@@ -42,6 +42,7 @@ class RuntimeConfig:
         threads: of a decode step.
         prefill_threads: of a prefill pass.
         lookup: ``auto`` or ``off``: whether answers are drafted from what was said before.
+        keep_cache: see ``EngineConfig``.
         reserve: bytes of available memory that are left alone.
         predicted_peak: resident bytes when the context is full.
     """
@@ -60,6 +61,7 @@ class RuntimeConfig:
     threads: int
     prefill_threads: int
     lookup: str
+    keep_cache: bool
     reserve: int
     predicted_peak: int
 
@@ -82,6 +84,7 @@ class Wishes:
     threads: int | None = None
     prefill_threads: int | None = None
     lookup: str | None = None
+    keep_cache: bool = True
     reserve: int | None = None
     memory_cap: int | None = None
 
@@ -219,7 +222,9 @@ def _engine_config(
         kv_type=kv_type,
         threads=wishes.threads or profile.big_cores or max(1, profile.cores),
         prefill_threads=wishes.prefill_threads or wishes.threads or max(1, profile.cores),
-        drafts=drafts_of(wishes.lookup),
+        # What is computed anew for each token is no cheaper for several.
+        drafts=drafts_of(wishes.lookup) if wishes.keep_cache else 0,
+        keep_cache=wishes.keep_cache,
     )
 
 
@@ -255,6 +260,7 @@ def _configure(
         threads=engine.threads,
         prefill_threads=engine.prefill_threads,
         lookup="auto" if engine.drafts else "off",
+        keep_cache=engine.keep_cache,
         reserve=_reserve(profile, wishes),
         predicted_peak=peak,
     )

@@ -11,6 +11,8 @@ from qwen_edge.session.footprint import KV_TYPES
 from qwen_edge.session.memory import parse_cap
 
 LOOKUP_MODES = ("auto", "off")
+ENGINES = ("native", "torch")
+COMPILE_MODES = ("auto", "on", "off", "aot")
 PREFIX = "QWEN_EDGE_"
 
 
@@ -96,6 +98,13 @@ def _size_or_off(text: str) -> int | None:
 
 _ALL = (
     Setting("model", _text, "a name or a path", "The model to use.", "model"),
+    Setting("engine", _choice(*ENGINES), ", ".join(ENGINES), "What computes the answers."),
+    Setting(
+        "compile",
+        _choice(*COMPILE_MODES),
+        ", ".join(COMPILE_MODES),
+        "Whether the torch engine compiles the model first.",
+    ),
     Setting(
         "context",
         _integer(64, 1 << 20),
@@ -111,6 +120,12 @@ _ALL = (
         "A factor for the adapter's own scale.",
     ),
     Setting("kv", _choice(*KV_TYPES), ", ".join(KV_TYPES), "Type of the KV cache.", "kv_type"),
+    Setting(
+        "kv-cache",
+        _switch,
+        "on or off",
+        "Use the KV cache; without it every token costs the whole text before it.",
+    ),
     Setting(
         "max-tokens",
         _integer(1, 1 << 20),
@@ -192,6 +207,9 @@ _ALL = (
 SETTINGS: Mapping[str, Setting] = {setting.key: setting for setting in _ALL}
 # What holds where neither the user nor the device decides.
 FIXED_DEFAULTS: Mapping[str, object] = {
+    "engine": "native",
+    "compile": "auto",
+    "kv-cache": True,
     "repetition-penalty": 1.0,
     "presence-penalty": 0.0,
     "seed": None,

@@ -111,6 +111,7 @@ class Settings:
         cap = self.get("memory-cap")
         if isinstance(cap, int):
             chosen["memory_cap"] = cap
+        chosen["keep_cache"] = self.get("kv-cache")
         return Wishes(**chosen)  # type: ignore[arg-type]
 
     def explain(self, config: RuntimeConfig) -> list[Explained]:

@@ -94,6 +94,12 @@ def test_control_tokens_are_text_unless_asked_for(home: Path, tmp_path: Path) ->
     assert special["perplexity"]["nats"] < plain["perplexity"]["nats"]
 
 
+def test_the_same_figures_without_the_kv_cache(home: Path, text: Path, questions: Path) -> None:
+    for source in (("--text", text, "-c", "64", "--limit", "2"), ("--choices", questions)):
+        with_cache = as_json(home, *source)
+        assert as_json(home, *source, "--no-kv-cache") == with_cache
+
+
 def test_windows_are_limited_and_precision_is_chosen(home: Path, text: Path) -> None:
     table = as_json(home, "--text", text, "-c", 64, "--limit", 2, "--kv", "int4")
     assert table["source"]["windows"] == 2

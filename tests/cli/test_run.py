@@ -43,6 +43,12 @@ def test_the_answer_alone_goes_to_standard_output(home: Path) -> None:
     assert "\x1b" not in text
 
 
+def test_the_same_answer_without_the_kv_cache(home: Path) -> None:
+    with_cache, without = answer_json(home, "Hello!"), answer_json(home, "--no-kv-cache", "Hello!")
+    assert with_cache["ids"] == without["ids"]
+    assert without["usage"]["cached_tokens"] == 0
+
+
 def test_arguments_and_standard_input_are_one_prompt(home: Path) -> None:
     words = answer_json(home, "What", "is this?", stdin=b"first\nsecond\n\n")
     joined = answer_json(home, "What is this?\n\nfirst\nsecond")

@@ -21,10 +21,13 @@ PHONE = DeviceProfile(int(3.6 * GIB), int(1.4 * GIB), GIB, 8, 2, 6, "neon", True
 # For each setting a value in range, one out of it, and one that is not of its kind.
 EXAMPLES = {
     "model": ("Qwen3-0.6B", "  ", "a\x00b"),
+    "engine": ("torch", "onnx", "1"),
+    "compile": ("off", "never", "1"),
     "context": ("4096", "63", "many"),
     "lora": ("adapters/mine", "  ", "a\x00b"),
     "lora-scale": ("-0.5", "101", "much"),
     "kv": ("int8", "int3", "8"),
+    "kv-cache": ("off", "2", "none"),
     "max-tokens": ("1", "0", "1.5"),
     "thinking": ("off", "2", "maybe"),
     "temperature": ("0", "5.1", "nan"),

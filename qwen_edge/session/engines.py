@@ -1,0 +1,77 @@
+"""The one place that knows which class an engine's name means."""
+
+from __future__ import annotations
+
+import importlib
+
+from qwen_edge.engine.interface import Engine, PrefixEngine
+from qwen_edge.engine.native import NativeEngine
+from qwen_edge.engine.uncached import Uncached, uncached
+from qwen_edge.errors import QwenEdgeError, UsageError
+from qwen_edge.session.engine_choice import NATIVE, TORCH, EngineChoice
+from qwen_edge.session.plan import Plan
+
+# Imported where they are wanted only: they take seconds.
+_MODULES = {TORCH: "qwen_edge.engine.torch_engine"}
+
+
+def load_packages(choice: EngineChoice) -> None:
+    """Imports what an engine needs; before a memory cap is set, since it maps large libraries.
+
+    Raises:
+        QwenEdgeError: a package is installed and does not load.
+    """
+    if choice.name not in _MODULES:
+        return
+    try:
+        importlib.import_module(_MODULES[choice.name])
+    except (ImportError, OSError) as error:
+        raise QwenEdgeError(
+            "The engine {engine} does not load: {reason}.",
+            "Install its packages again, or use --engine native.",
+            engine=choice.name,
+            reason=str(error).partition("\n")[0].rstrip("."),
+        ) from None
+
+
+def create_engine(plan: Plan) -> Engine:
+    """Sets the engine of a plan up.
+
+    Args:
+        plan: its model stays open as long as the engine lives.
+
+    Raises:
+        DamagedModelError: the tensors do not make a model.
+        MemoryLimitError: memory could not be had.
+        UsageError: a setting is out of range.
+        QwenEdgeError: the engine's packages do not load.
+    """
+    choice = plan.choice
+    if choice.name == NATIVE:
+        return uncached(NativeEngine(plan.model, plan.engine))
+    load_packages(choice)
+    module = importlib.import_module(_MODULES[choice.name])
+    engine: Engine = module.TorchEngine(plan.model, plan.engine, choice.compile)
+    return uncached(engine)
+
+
+def adaptable(engine: Engine, choice: EngineChoice) -> NativeEngine:
+    """The engine as the one that answers with adapters.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if isinstance(engine, Uncached):
+        engine = engine.engine
+    if not isinstance(engine, NativeEngine):
+        raise UsageError(
+            "The engine {engine} does not answer with adapters.",
+            "Use --engine native, or merge it: `qwen-edge convert DIR --lora ADAPTER`.",
+            engine=choice.name,
+        )
+    return engine
+
+
+def prefixes(engine: Engine) -> PrefixEngine | None:
+    """The engine as one that keeps computed prompts on disk; None if it does not."""
+    return engine if isinstance(engine, PrefixEngine) else None
