@@ -47,6 +47,12 @@ def downloads_folder(environ: Mapping[str, str] | None = None) -> Path:
     return _folder(environ, "XDG_CACHE_HOME", ".cache") / "downloads"
 
 
+def torch_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of what was compiled for torch; it need not exist, and may be deleted."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_CACHE_HOME", ".cache") / "torch"
+
+
 def data_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of conversations and other things to keep; it need not exist."""
     environ = os.environ if environ is None else environ

@@ -52,16 +52,16 @@ void softmax_step(const IsaTable& isa, float* scores, int visible, int computed,
 
 }  // namespace
 
-void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& shape, int layer,
-            int kv_head, int first_position, int n_rows, int group, int begin, int end,
+void attend(const Kernels& kernels, const KvHead& head, KvType kv_type, int head_dim,
+            int first_position, int n_rows, int group, int begin, int end,
             AttentionScratch& scratch) {
   const IsaTable& isa = *kernels.isa;
-  const int head_dim = shape.head_dim, n = n_rows * group, type = static_cast<int>(shape.type);
+  const int n = n_rows * group, type = static_cast<int>(kv_type);
   const auto scores = kernels.reference ? kernels.reference->scores[type] : isa.scores[type];
   const auto accumulate =
       kernels.reference ? kernels.reference->accumulate[type] : isa.accumulate[type];
   Queries queries{scratch.queries.data(), {}, n};
-  if (shape.type != KvType::kF16 && kernels.reference == nullptr) {
+  if (kv_type != KvType::kF16 && kernels.reference == nullptr) {
     isa.quantize(scratch.queries.data(), n * head_dim, 1, scratch.codes.data(),
                  scratch.scale.data(), scratch.sum.data());
     queries.quantized = {scratch.codes.data(), scratch.scale.data(), scratch.sum.data(), n,
@@ -70,16 +70,13 @@ void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& s
   AttentionState& state = scratch.part;
   state.clear(n, head_dim);
   for (int start = begin; start < end; start += kChunkPositions) {
-    KvChunk& chunk = sequence.chunk(start / kChunkPositions);
+    const int chunk = start / kChunkPositions;
     const int positions = std::min(end - start, kChunkPositions);
     const int blocks = (positions + kKvBlock - 1) / kKvBlock;
-    const uint8_t* values = chunk.values(layer, kv_head);
-    const uint8_t* next_keys =
-        start + kChunkPositions < end
-            ? sequence.chunk(start / kChunkPositions + 1).keys(layer, kv_head)
-            : nullptr;
-    scores(chunk.keys(layer, kv_head), blocks, head_dim, queries, scratch.scores.data(),
-           kChunkPositions, values);
+    const uint8_t* values = head.values(chunk);
+    const uint8_t* next_keys = start + kChunkPositions < end ? head.keys(chunk + 1) : nullptr;
+    scores(head.keys(chunk), blocks, head_dim, queries, scratch.scores.data(), kChunkPositions,
+           values);
     for (int i = 0; i < n; ++i) {
       const int visible = std::min(first_position + i / group + 1 - start, positions);
       softmax_step(isa, &scratch.scores[static_cast<size_t>(i) * kChunkPositions], visible,

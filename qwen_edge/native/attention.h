@@ -32,6 +32,29 @@ struct AttentionState {
 void merge(const float* output, float maximum, float total, int head_dim, AttentionState& state,
            int at);
 
+// Where the blocks of one KV head lie: in the chunks of a sequence, or all in one piece.
+class KvHead {
+ public:
+  KvHead(const KvSequence& sequence, int layer, int head)
+      : sequence_(&sequence), layer_(layer), head_(head) {}
+  KvHead(const uint8_t* keys, const uint8_t* values, size_t chunk_bytes)
+      : keys_(keys), values_(values), chunk_bytes_(chunk_bytes) {}
+
+  const uint8_t* keys(int chunk) const {
+    return sequence_ ? sequence_->chunk(chunk).keys(layer_, head_) : keys_ + chunk * chunk_bytes_;
+  }
+  const uint8_t* values(int chunk) const {
+    return sequence_ ? sequence_->chunk(chunk).values(layer_, head_)
+                     : values_ + chunk * chunk_bytes_;
+  }
+
+ private:
+  const KvSequence* sequence_ = nullptr;
+  int layer_ = 0, head_ = 0;
+  const uint8_t *keys_ = nullptr, *values_ = nullptr;
+  size_t chunk_bytes_ = 0;
+};
+
 // Buffers of one thread for at most max_queries query vectors.
 struct AttentionScratch {
   AttentionScratch() = default;
@@ -54,8 +77,8 @@ struct AttentionScratch {
 // Attends from rows at positions first_position .. + n_rows - 1, `group` query heads each, over
 // cache positions [begin, end). begin is a multiple of kChunkPositions; row i sees positions up to
 // its own. In: scratch.queries, row-major [n_rows, group]. Out: scratch.part.
-void attend(const Kernels& kernels, const KvSequence& sequence, const KvShape& shape, int layer,
-            int kv_head, int first_position, int n_rows, int group, int begin, int end,
+void attend(const Kernels& kernels, const KvHead& head, KvType kv_type, int head_dim,
+            int first_position, int n_rows, int group, int begin, int end,
             AttentionScratch& scratch);
 
 }  // namespace qe

@@ -253,8 +253,8 @@ void Session::attend_item(int layer, const AttentionItem& item, AttentionScratch
   const int positions = block.first_position + block.rows, queries = block.rows * group;
   const auto attend_part = [&](int part) {
     const int begin = part * kSplitPositions;
-    attend(kernels_, *sequences_[block.sequence], kv_shape_, layer, item.kv_head,
-           block.first_position, block.rows, group, begin,
+    attend(kernels_, KvHead(*sequences_[block.sequence], layer, item.kv_head), kv_shape_.type,
+           c.head_dim, block.first_position, block.rows, group, begin,
            std::min(positions, begin + kSplitPositions), scratch);
   };
   if (block.splits > 1) {

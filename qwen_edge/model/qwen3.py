@@ -1,0 +1,296 @@
+"""Qwen3 in PyTorch: the whole model to read, to change, and to hold other engines against.
+
+Weights stay as they lie in the model file, mapped and packed; the operators of operators.py
+multiply by them there. All else is ordinary torch. The architecture is that of transformers'
+``Qwen3ForCausalLM``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qwen_edge.model.config import EMBEDDING, HEAD, ORDERED, ModelConfig, layer_orders
+from qwen_edge.model.packed import PackedModel
+from qwen_edge.quant.layout import Layout
+from qwen_edge.quant.native_layout import native_layout
+
+_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+Operators = Any
+"""A namespace of operators: ``torch.ops.qwen_edge``, or another with the same."""
+RunLayer = Callable[..., Tensor]
+"""``Layer.forward``, or what was compiled from it."""
+
+
+class Projection(nn.Module):
+    """Matrices that take the same activations in; what comes out lies side by side.
+
+    Args:
+        parts: name -> layout [rows, cols] of each; all have the same columns.
+        ordered: whether the columns are in an order of their own.
+        operators: compute it.
+        fp32: whether activations stay fp32; else they are quantized to INT8 in groups of 32.
+    """
+
+    order: Tensor | None
+
+    def __init__(
+        self, parts: dict[str, Layout], ordered: bool, operators: Operators, fp32: bool
+    ) -> None:
+        super().__init__()
+        self.names = tuple(parts)
+        self.rows = sum(layout.rows for layout in parts.values())
+        self.fp32 = fp32
+        self.linear = operators.linear.default
+        for name, layout in parts.items():
+            self.register_buffer(name, torch.empty(_shape(layout), dtype=_dtype(layout)))
+        columns = next(iter(parts.values())).cols
+        order = torch.empty(columns, dtype=torch.int32) if ordered else None
+        self.register_buffer("order", order)
+        self.register_buffer("layouts", _layouts(list(parts.values())), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, cols] to [n, rows]."""
+        weights = [getattr(self, name) for name in self.names]
+        y: Tensor = self.linear(x, weights, self.layouts, self.order, self.rows, self.fp32)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension of ``size``."""
+
+    def __init__(self, size: int, eps: float, operators: Operators) -> None:
+        super().__init__()
+        self.eps = eps
+        self.rms_norm = operators.rms_norm.default
+        self.register_buffer("weight", torch.empty(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.rms_norm(x, self.weight, self.eps)
+        return y
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with normalized queries and keys, over the KV cache."""
+
+    def __init__(
+        self, config: ModelConfig, qkv: Projection, o: Projection, operators: Operators, kv: int
+    ) -> None:
+        super().__init__()
+        self.qkv, self.o = qkv, o
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.head_dim = config.head_dim
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, operators)
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, operators)
+        self.rotate = operators.rotate.default
+        self.attention = operators.attention.default
+        self.kv_type = kv
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], cache: Tensor, rows: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        heads = self.qkv(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
+        query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), 1)
+        query = self.rotate(self.q_norm(query), *rope)
+        key = self.rotate(self.k_norm(key), *rope)
+        attended = self.attention(
+            query, key, value, cache, rows[0], rows[1], self.kv_type, self.qkv.fp32
+        )
+        y: Tensor = self.o(attended)
+        return y
+
+
+class FeedForward(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, gate_up: Projection, down: Projection, operators: Operators) -> None:
+        super().__init__()
+        self.gate_up, self.down = gate_up, down
+        self.silu_mul = operators.silu_mul.default
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.silu_mul(self.gate_up(x)))
+        return y
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each on the normalized residual stream and added to it."""
+
+    def __init__(
+        self, config: ModelConfig, self_attn: Attention, mlp: FeedForward, operators: Operators
+    ) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, operators)
+        self.self_attn = self_attn
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, operators)
+        self.mlp = mlp
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], cache: Tensor, rows: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """One layer of some rows.
+
+        Args:
+            x: residual stream, fp32 [n, hidden].
+            rope: cosine and sine of the positions' angles, fp32 [n, head_dim / 2] each.
+            cache: the layer's KV cache, written to at the rows' positions; see ``new_cache``.
+            rows: sequence and position of each row, int64 [n] each.
+        """
+        x = x + self.self_attn(self.input_layernorm(x), rope, cache, rows)
+        y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return y
+
+
+class Qwen3(nn.Module):
+    """The model.
+
+    Args:
+        model: the file that says which tensors there are and how they lie.
+        operators: see ``Operators``.
+        kv_type: number of the KV cache's type; see native/isa/isa.h.
+        fp32: whether activations stay fp32.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self, model: PackedModel, operators: Operators, kv_type: int, *, fp32: bool = False
+    ) -> None:
+        super().__init__()
+        config = model.config
+        tensors = model.tensors
+
+        def projection(prefix: str, inputs: str) -> Projection:
+            parts = {
+                part.rpartition(".")[2]: tensors[f"{prefix}.{part}.weight"].layout
+                for part in ORDERED[inputs]
+            }
+            return Projection(parts, f"{prefix}.{inputs}.order" in tensors, operators, fp32)
+
+        def layer(prefix: str) -> Layer:
+            qkv, o, gate_up, down = (projection(prefix, inputs) for inputs in ORDERED)
+            attention = Attention(config, qkv, o, operators, kv_type)
+            return Layer(config, attention, FeedForward(gate_up, down, operators), operators)
+
+        self.embedding = operators.embedding.default
+        self.hidden_size = config.hidden_size
+        embedding = tensors[EMBEDDING].layout
+        self.register_buffer(
+            "embed_tokens", torch.empty(_shape(embedding), dtype=_dtype(embedding))
+        )
+        self.register_buffer("embedding_layout", _layouts([embedding]), persistent=False)
+        self.layers = nn.ModuleList(layer(f"model.layers.{i}") for i in range(config.layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, operators)
+        head = embedding if config.tied else tensors[HEAD].layout
+        self.head = Projection({"lm_head": head}, False, operators, fp32)
+        # Angles in double: in fp32 they would be off by 0.001 at position 32,767.
+        steps = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu")
+        frequencies = config.rope_theta ** (-steps / config.head_dim)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(
+        self,
+        ids: Tensor,
+        rows: tuple[Tensor, Tensor],
+        cache: Sequence[Tensor],
+        wanted: Tensor,
+        run_layer: RunLayer = Layer.forward,
+    ) -> Tensor:
+        """Computes some rows.
+
+        Args:
+            ids: token ids, int64 [n].
+            rows: sequence and position of each, int64 [n] each.
+            cache: of each layer.
+            wanted: rows whose logits are wanted, int64 [m].
+            run_layer: runs one layer.
+
+        Returns:
+            Logits, fp32 [m, vocab].
+        """
+        angles = rows[1][:, None] * self.frequencies
+        rope = angles.cos().float(), angles.sin().float()
+        x = self.embedding(ids, self.embed_tokens, self.embedding_layout, self.hidden_size)
+        for layer, own in zip(self.layers, cache, strict=True):
+            x = run_layer(layer, x, rope, own, rows)
+        logits: Tensor = self.head(self.norm(x[wanted]))
+        return logits
+
+
+def load_qwen3(
+    model: PackedModel, operators: Operators, kv_type: int, *, fp32: bool = False
+) -> Qwen3:
+    """Builds the model without memory of its own and gives it the mapped tensors of the file.
+
+    Args:
+        model: stays open as long as the result is used; the other arguments are ``Qwen3``'s.
+    """
+    with torch.device("meta"):
+        network = Qwen3(model, operators, kv_type, fp32=fp32)
+    state = {
+        "embed_tokens": _mapped(model, EMBEDDING),
+        "norm.weight": _mapped(model, "model.norm.weight"),
+    }
+    state["head.lm_head"] = state["embed_tokens"] if model.config.tied else _mapped(model, HEAD)
+    for i in range(model.config.layers):
+        prefix, own = f"model.layers.{i}", f"layers.{i}"
+        for inputs, parts in ORDERED.items():
+            for part in parts:
+                name = part.rpartition(".")[2]
+                state[f"{own}.{inputs}.{name}"] = _mapped(model, f"{prefix}.{part}.weight")
+        for name in layer_orders(i):
+            if name in model.tensors:
+                state[name.removeprefix("model.")] = _mapped(model, name).view(torch.int32)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            state[f"{own}.{norm}.weight"] = _mapped(model, f"{prefix}.{norm}.weight")
+        norms = (_mapped(model, f"{prefix}.self_attn.{part}_norm.weight") for part in "qk")
+        for part, weight in zip("qk", _balanced(*norms), strict=True):
+            state[f"{own}.self_attn.{part}_norm.weight"] = weight
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _balanced(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves what makes some dims of the keys large to the queries, as native/session.cpp does.
+
+    Products of queries and keys stay as they are, and a quantized cache does not spend its range
+    on a few dims.
+    """
+    pairs = key.double().view(2, -1)
+    bits = pairs.square().mean(0).sqrt().log2().round()
+    factor = torch.where(bits.abs() <= 32, bits.exp2(), 1.0).float().repeat(2)
+    return query * factor, key / factor
+
+
+def _shape(layout: Layout) -> tuple[int, ...]:
+    if layout.packed:
+        return layout.tiles, layout.groups, layout.block_bytes
+    return (
+        (layout.cols,) if layout.rows == 1 and layout.type == "u8" else (layout.rows, layout.cols)
+    )
+
+
+def _dtype(layout: Layout) -> torch.dtype:
+    return torch.uint8 if layout.packed else _DTYPES[layout.type]
+
+
+def _layouts(layouts: Sequence[Layout]) -> Tensor:
+    """uint8 [layouts, bytes of the native struct]."""
+    data = bytearray(b"".join(bytes(native_layout(layout)) for layout in layouts))
+    return torch.frombuffer(data, dtype=torch.uint8).view(len(layouts), -1)
+
+
+def _mapped(model: PackedModel, name: str) -> Tensor:
+    """A tensor of the file where it is mapped: no copy, and not to be written to."""
+    info = model.tensors[name]
+    data = (ctypes.c_uint8 * info.nbytes).from_address(model.address(name))
+    if info.type == "u8":
+        return torch.frombuffer(data, dtype=torch.uint8)
+    tensor = torch.frombuffer(data, dtype=_dtype(info.layout))
+    # Norms are vectors.
+    return tensor if info.rows == 1 and not info.layout.packed else tensor.view(_shape(info.layout))
