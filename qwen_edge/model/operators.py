@@ -62,7 +62,7 @@ def native_operators() -> Any:
     library = load()
     names = (name for name, *_ in _Functions._fields_)
     functions = _Functions(*(ctypes.cast(library[name], ctypes.c_void_p) for name in names))
-    torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
+    torch.ops.load_library(str(path))
     bind = ctypes.CDLL(str(path)).qwen_edge_bind
     bind.restype = None
     bind(ctypes.byref(functions))

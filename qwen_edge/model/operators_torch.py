@@ -5,60 +5,30 @@ same weights as the native kernels and the same KV cache, bit for bit, and round
 with ``fp32`` off activations are INT8 in groups of 32, and with an INT8 or INT4 cache so are the
 queries and the weighted probabilities. With ``fp32`` on nothing is rounded but the cache itself.
 
-Importing this module registers ``linear``, ``embedding`` and ``attention`` in the namespace
-``qwen_edge_torch``; see ``model/operator_shapes.py`` for their arguments. Input that does not fit
+Importing this module registers them in the namespace ``qwen_edge_torch``. Input that does not fit
 together raises ValueError.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from qwen_edge.model.cache_torch import (
-    F16,
-    F32,
-    KV_BLOCK,
-    Scaled,
-    block_bytes,
-    load_keys,
-    load_values,
-    store,
+from qwen_edge.model.activations_torch import (
+    check_numbers,
+    check_range,
+    require,
+    rounded_activations,
 )
-from qwen_edge.model.operator_shapes import SCHEMAS, register
+from qwen_edge.model.attention_torch import attention
+from qwen_edge.model.operator_shapes import register
 from qwen_edge.model.weights_torch import Stored, stored
 from qwen_edge.quant.native_layout import NativeLayout
 
 NAMESPACE = "qwen_edge_torch"
-_ACTIVATION_GROUP = 32
-# Positions whose keys and values are floats at a time.
-_CHUNK = 512
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)
-
-
-def _to_int8(x: Tensor, dim_groups: int = _ACTIVATION_GROUP) -> tuple[Tensor, Tensor]:
-    """Codes -127..127, as floats [..., groups, dims], and their scales [..., groups, 1]."""
-    groups = x.unflatten(-1, (-1, dim_groups))
-    largest = groups.abs().amax(-1, keepdim=True)
-    inverse = 127.0 / largest
-    # Of 0, and of what is so small that its inverse overflows.
-    inverse = inverse.masked_fill(inverse.isinf(), 0.0)
-    return (groups * inverse).round_(), largest / 127.0
-
-
-def _rounded(x: Tensor) -> Tensor:
-    """Activations [..., columns] as INT8 in groups of 32 holds them."""
-    cols = x.shape[-1]
-    padded = torch.nn.functional.pad(x, (0, -cols % _ACTIVATION_GROUP))
-    codes, scales = _to_int8(padded)
-    return (codes * scales).flatten(-2)[..., :cols]
 
 
 # --- linear and embedding
@@ -66,7 +36,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 def _layouts(layouts: Tensor, count: int) -> list[Stored]:
     expected = (count, ctypes.sizeof(NativeLayout))
-    _require(
+    require(
         layouts.dtype == torch.uint8 and tuple(layouts.shape) == expected,
         f"{count} layouts are uint8 {list(expected)}, not {layouts.dtype} {list(layouts.shape)}",
     )
@@ -97,7 +67,7 @@ def linear(
     if order is not None:
         _check_order(order, x.shape[1])
         x = x.index_select(1, order)
-    rounded = x if fp32 else _rounded(x)
+    rounded = x if fp32 else rounded_activations(x)
     out = x.new_empty((x.shape[0], rows))
     at = 0
     for kind, weight in zip(kinds, weights, strict=True):
@@ -111,33 +81,27 @@ def linear(
 
 
 def _check_linear(x: Tensor, weights: list[Tensor], kinds: list[Stored], rows: int) -> None:
-    _require(
+    require(
         x.dim() == 2 and x.dtype == torch.float32,
         f"activations are float32 [n, cols], not {x.dtype} {list(x.shape)}",
     )
+    require(len(kinds) > 0, "there are no weights")
     for kind, weight in zip(kinds, weights, strict=True):
         kind.check(weight)
-        _require(
+        require(
             kind.layout.cols == x.shape[1],
             f"weights of {kind.layout.cols} columns meet {x.shape[1]} activations",
         )
     total = sum(kind.layout.rows for kind in kinds)
-    _require(total == rows, f"the weights have {total} rows, not {rows}")
+    require(total == rows, f"the weights have {total} rows, not {rows}")
 
 
 def _check_order(order: Tensor, cols: int) -> None:
-    _require(
+    require(
         order.dtype == torch.int32 and tuple(order.shape) == (cols,),
         f"the order of {cols} columns is int32 [{cols}], not {order.dtype} {list(order.shape)}",
     )
-    _check_range("the order's columns", order, cols)
-
-
-def _check_range(what: str, numbers: Tensor, end: int) -> None:
-    if len(numbers) == 0:
-        return
-    low, high = int(numbers.min()), int(numbers.max())
-    _require(low >= 0 and high < end, f"{what} are from {low} to {high}, there are {end}")
+    check_range("the order's columns", order, cols)
 
 
 def embedding(ids: Tensor, weight: Tensor, layout: Tensor, cols: int) -> Tensor:
@@ -157,141 +121,104 @@ def embedding(ids: Tensor, weight: Tensor, layout: Tensor, cols: int) -> Tensor:
     """
     (kind,) = _layouts(layout, 1)
     kind.check(weight)
-    _require(kind.layout.cols == cols, f"the weights have {kind.layout.cols} columns, not {cols}")
-    _check_numbers("ids", ids, len(ids), kind.layout.rows)
+    require(kind.layout.cols == cols, f"the weights have {kind.layout.cols} columns, not {cols}")
+    check_numbers("ids", ids, len(ids), kind.layout.rows)
     return kind.listed_rows(weight, ids)
 
 
-def _check_numbers(what: str, numbers: Tensor, count: int, end: int) -> None:
-    _require(
-        numbers.dtype == torch.int64 and tuple(numbers.shape) == (count,),
-        f"{what} are int64 [{count}], not {numbers.dtype} {list(numbers.shape)}",
-    )
-    _check_range(what, numbers, end)
+# --- rows
 
 
-# --- attention
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cache: Tensor,
-    sequences: Tensor,
-    positions: Tensor,
-    kv_type: int,
-    fp32: bool,
-) -> Tensor:
-    """Stores keys and values, then attends from each row to its sequence's positions up to its own.
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight.
 
     Args:
-        query: f32 [n, heads, head_dim]; 1 / sqrt(head_dim) is not multiplied in yet.
-        key: f32 [n, kv_heads, head_dim].
-        value: likewise.
-        cache: uint8 [sequences, kv_heads, 2, blocks, block bytes], see ``cache_torch.py``; written.
-        sequences: int64 [n], the cache that each row belongs to.
-        positions: int64 [n]. Of rows at the same place, any one's key and value stay.
-        kv_type: KvType of native/isa/isa.h.
-        fp32: whether queries and probabilities stay as they are; needed by an fp32 cache.
+        x: f32 [n, cols] or [n, heads, cols].
+        weight: f32 [cols].
+        eps: as above.
 
     Returns:
-        f32 [n, heads * head_dim].
+        f32 of x's shape.
 
     Raises:
         ValueError: the arguments do not fit together.
     """
-    _check_attention(query, key, value, cache, kv_type, fp32)
-    n, heads, head_dim = query.shape
-    _check_numbers("sequences", sequences, n, cache.shape[0])
-    _check_numbers("positions", positions, n, cache.shape[3] * KV_BLOCK)
-    store(kv_type, cache, sequences, positions, key, value)
-    # As the kernels compute it, in fp32.
-    query = query * (1.0 / torch.tensor(float(head_dim)).sqrt())
-    if not fp32 and kv_type != F16:
-        query = _rounded(query)
-    out = query.new_empty((n, heads * head_dim))
-    for sequence in sequences.unique().tolist():
-        rows = (sequences == sequence).nonzero().flatten()
-        attended = _attend(query[rows], cache[sequence], positions[rows], kv_type, fp32)
-        out[rows] = attended.flatten(1)
-    return out
-
-
-def _check_attention(
-    query: Tensor, key: Tensor, value: Tensor, cache: Tensor, kv_type: int, fp32: bool
-) -> None:
-    floats = all(x.dim() == 3 and x.dtype == torch.float32 for x in (query, key, value))
-    _require(floats, "queries, keys and values are float32 [n, heads, head_dim]")
-    n, heads, head_dim = query.shape
-    kv_heads = key.shape[1]
-    _require(
-        tuple(key.shape) == tuple(value.shape) == (n, kv_heads, head_dim)
-        and kv_heads > 0
-        and heads % kv_heads == 0,
-        f"keys {list(key.shape)} and values {list(value.shape)} do not fit queries "
-        f"{list(query.shape)}",
+    require(
+        x.dim() in (2, 3) and x.dtype == torch.float32,
+        f"what is normalized is float32 [n, cols] or [n, heads, cols], not {x.dtype} "
+        f"{list(x.shape)}",
     )
-    shape = [kv_heads, 2, block_bytes(kv_type, head_dim)]
-    _require(
-        cache.dim() == 5
-        and cache.dtype == torch.uint8
-        and cache.is_contiguous()
-        and [*cache.shape[1:3], cache.shape[4]] == shape,
-        f"a cache of {cache.dtype} {list(cache.shape)} is not uint8 "
-        f"[sequences, {shape[0]}, {shape[1]}, blocks, {shape[2]}] without gaps",
+    _check_floats("the weight", weight, x.shape[-1:])
+    # In double as the scalar kernel has it.
+    squares = x.double().square().mean(-1, keepdim=True)
+    return x * (squares + eps).rsqrt().float() * weight
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotates dim i with dim i + head_dim / 2.
+
+    Args:
+        x: f32 [n, heads, head_dim].
+        cosine: of the angles, f32 [n, head_dim / 2].
+        sine: likewise.
+
+    Returns:
+        f32 [n, heads, head_dim].
+
+    Raises:
+        ValueError: the arguments do not fit together.
+    """
+    require(
+        x.dim() == 3 and x.dtype == torch.float32 and x.shape[2] % 2 == 0,
+        f"what is rotated is float32 [n, heads, head_dim], not {x.dtype} {list(x.shape)}",
     )
-    _require(fp32 or kv_type != F32, "an fp32 cache goes with fp32 activations alone")
+    angles = (x.shape[0], x.shape[2] // 2)
+    _check_floats("the cosine", cosine, angles)
+    _check_floats("the sine", sine, angles)
+    low, high = x.chunk(2, 2)
+    cosine, sine = cosine[:, None], sine[:, None]
+    return torch.cat([low * cosine - high * sine, high * cosine + low * sine], 2)
 
 
-def _attend(query: Tensor, cache: Tensor, positions: Tensor, kv_type: int, fp32: bool) -> Tensor:
-    """Rows of one sequence: queries [rows, heads, head_dim], its cache [kv_heads, 2, ...].
+def silu_mul(x: Tensor) -> Tensor:
+    """The SiLU of the first half of the columns times the second.
 
-    The softmax goes through the positions chunk by chunk, relative to the largest score so far.
+    Args:
+        x: f32 [n, 2 * cols].
+
+    Returns:
+        f32 [n, cols].
+
+    Raises:
+        ValueError: it has another shape.
     """
-    rows, heads, head_dim = query.shape
-    kv_heads = cache.shape[0]
-    group = heads // kv_heads
-    # [KV head, row and query head of it, dim]
-    q = query.unflatten(1, (kv_heads, group)).transpose(0, 1).flatten(1, 2)
-    last_seen = positions.repeat_interleave(group)[:, None]
-    largest = q.new_full((kv_heads, rows * group, 1), -math.inf)
-    total, out = torch.zeros_like(largest), torch.zeros_like(q)
-    end = int(positions.max()) + 1
-    for start in range(0, end, _CHUNK):
-        blocks = cache[:, :, start // KV_BLOCK : -(-min(end, start + _CHUNK) // KV_BLOCK)]
-        scores = q @ load_keys(kv_type, blocks[:, 0], head_dim).values().transpose(1, 2)
-        unseen = torch.arange(start, start + scores.shape[2]) > last_seen
-        scores = scores.masked_fill_(unseen, -math.inf)
-        # Every row sees position 0: this is finite from the first chunk on.
-        larger = torch.maximum(largest, scores.amax(2, keepdim=True))
-        shrink = (largest - larger).exp()
-        weights = (scores - larger).exp()
-        total = total * shrink + weights.sum(2, keepdim=True)
-        values = load_values(kv_type, blocks[:, 1], head_dim)
-        out = out * shrink + _weighted(weights, values, fp32)
-        largest = larger
-    attended: Tensor = (out / total).unflatten(1, (rows, group))
-    return attended.transpose(0, 1).flatten(1, 2)
+    require(
+        x.dim() == 2 and x.dtype == torch.float32 and x.shape[1] % 2 == 0,
+        f"gates and values are float32 [n, 2 * cols], not {x.dtype} {list(x.shape)}",
+    )
+    gate, up = x.chunk(2, 1)
+    return gate / (1 + (-gate).exp()) * up
 
 
-def _weighted(weights: Tensor, values: Scaled, fp32: bool) -> Tensor:
-    """Weights [heads, queries, positions] times values; rounded as the kernels do unless fp32.
-
-    Those quantize the products of weights and scales, a block of positions at a time.
-    """
-    if fp32 or values.scales is None:
-        return weights @ values.values()
-    parts = []
-    groups = values.codes.chunk(values.scales.shape[2], 2)
-    for codes, scales in zip(groups, values.scales.unbind(2), strict=True):
-        products, steps = _to_int8(weights * scales[:, None], KV_BLOCK)
-        parts.append((products * steps).flatten(2) @ codes)
-    return torch.cat(parts, 2)
+def _check_floats(what: str, x: Tensor, shape: Sequence[int]) -> None:
+    require(
+        x.dtype == torch.float32 and list(x.shape) == list(shape),
+        f"{what} is float32 {list(shape)}, not {x.dtype} {list(x.shape)}",
+    )
 
 
+_SCHEMAS = {
+    linear: "(Tensor x, Tensor[] weights, Tensor layouts, Tensor? order, int rows, bool fp32)",
+    embedding: "(Tensor ids, Tensor weight, Tensor layout, int cols)",
+    rms_norm: "(Tensor x, Tensor weight, float eps)",
+    rotate: "(Tensor x, Tensor cosine, Tensor sine)",
+    silu_mul: "(Tensor x)",
+    attention: "(Tensor query, Tensor key, Tensor value, Tensor(a!) cache, Tensor sequences,"
+    " Tensor positions, int kv_type, bool fp32)",
+}
+# Torch forgets the operators with it.
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
-for _schema, _operator in zip(SCHEMAS, (linear, embedding, attention), strict=True):
-    _LIBRARY.define(_schema)
+for _operator, _arguments in _SCHEMAS.items():
+    _LIBRARY.define(f"{_operator.__name__}{_arguments} -> Tensor")
     _LIBRARY.impl(_operator.__name__, _operator, "CPU")
 register(NAMESPACE)

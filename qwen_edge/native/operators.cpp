@@ -85,7 +85,7 @@ class Operators {
   };
   std::map<int, Input> inputs_;
   AlignedArray<float> padded_;
-  int max_queries_ = 0, head_dim_ = 0;
+  int max_queries_ = 0, group_ = 0, head_dim_ = 0;
   std::vector<AttentionScratch> scratch_;  // of each thread
   std::vector<Block> blocks_;
   std::vector<Item> items_;
@@ -288,11 +288,14 @@ void store(const Kernels& kernels, const qe_attention& call, int row, int kv_hea
 void Operators::attend_rows(const qe_attention& call, float* out) {
   const std::lock_guard<std::mutex> guard(mutex_);
   const Kernels kernels = kernels_for(call.fp32 != 0);
-  const int queries = std::min(call.n, kBlockRows) * (call.heads / call.kv_heads);
-  if (max_queries_ < queries || head_dim_ != call.head_dim) {
+  const int group = call.heads / call.kv_heads;
+  const int queries = std::min(call.n, kBlockRows) * group;
+  // Models of other shapes may take turns.
+  if (max_queries_ < queries || group_ != group || head_dim_ != call.head_dim) {
     scratch_.clear();
     parts_.clear();
     max_queries_ = queries;
+    group_ = group;
     head_dim_ = call.head_dim;
   }
   while (static_cast<int>(scratch_.size()) < pool().size()) {

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,18 @@ def model_file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("models") / "tiny.qedge"
     convert(checkpoint, path, tokenizer=BLOB)
     return path
+
+
+@pytest.fixture(scope="session", params=["native", "plain"])
+def ops(request: pytest.FixtureRequest) -> Any:
+    """Torch operators: those over the native kernels, and those in plain torch."""
+    import torch
+
+    from qwen_edge.model import operators, operators_torch
+
+    if request.param == "native":
+        return operators.native_operators()
+    return getattr(torch.ops, operators_torch.NAMESPACE)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from tests.quant.conftest import Native
 
 Doubles = npt.NDArray[np.float64]
 
+LIMIT = 1e-5
+"""Of the relative error where nothing is rounded but floats."""
 KV_TYPES = {"f16": 0, "int8": 1, "int4": 2, "f32": 3}
 UNEVEN = (-1.0, -0.69, -0.52, -0.39, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 0.34, 0.44, 0.56,
           0.72, 1.0)  # fmt: skip
@@ -77,6 +79,17 @@ def make_weight(form: WeightFormat, rows: int, cols: int, seed: int = 0) -> Weig
     data = Native.pack(layout, codes, scales, minimums).data
     tensor = torch.from_numpy(data).view(layout.tiles, layout.groups, layout.block_bytes)
     return Weight(layout, tensor, *_numbers(layout, data))
+
+
+def layouts_of(*weights: Weight) -> Tensor:
+    """Their layouts as an operator takes them."""
+    return torch.cat([weight.layout_bytes for weight in weights])
+
+
+def activations(n: int, cols: int) -> Tensor:
+    """Random rows of different sizes."""
+    generator = torch.Generator().manual_seed(n)
+    return torch.randn(n, cols, generator=generator) * 10 ** torch.randn(n, 1, generator=generator)
 
 
 def _numbers(layout: Layout, data: npt.NDArray[np.uint8]) -> tuple[Doubles, Doubles]:
