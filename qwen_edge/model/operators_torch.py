@@ -5,14 +5,14 @@ same weights as the native kernels and the same KV cache, bit for bit, and round
 with ``fp32`` off activations are INT8 in groups of 32, and with an INT8 or INT4 cache so are the
 queries and the weighted probabilities. With ``fp32`` on nothing is rounded but the cache itself.
 
-Importing this module registers them in the namespace ``qwen_edge_torch``. Input that does not fit
-together raises ValueError.
+Input that does not fit together raises ValueError.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +28,12 @@ from qwen_edge.model.operator_shapes import register
 from qwen_edge.model.weights_torch import Stored, stored
 from qwen_edge.quant.native_layout import NativeLayout
 
-NAMESPACE = "qwen_edge_torch"
+_NAMESPACE = "qwen_edge_torch"
+
+
+def torch_operators() -> Any:
+    """The namespace of operators in plain torch."""
+    return getattr(torch.ops, _NAMESPACE)
 
 
 # --- linear and embedding
@@ -217,8 +222,8 @@ _SCHEMAS = {
     " Tensor positions, int kv_type, bool fp32)",
 }
 # Torch forgets the operators with it.
-_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+_LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 for _operator, _arguments in _SCHEMAS.items():
     _LIBRARY.define(f"{_operator.__name__}{_arguments} -> Tensor")
     _LIBRARY.impl(_operator.__name__, _operator, "CPU")
-register(NAMESPACE)
+register(_NAMESPACE)

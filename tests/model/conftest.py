@@ -34,13 +34,10 @@ def model_file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session", params=["native", "plain"])
 def ops(request: pytest.FixtureRequest) -> Any:
     """Torch operators: those over the native kernels, and those in plain torch."""
-    import torch
+    from qwen_edge.model.operators import native_operators
+    from qwen_edge.model.operators_torch import torch_operators
 
-    from qwen_edge.model import operators, operators_torch
-
-    if request.param == "native":
-        return operators.native_operators()
-    return getattr(torch.ops, operators_torch.NAMESPACE)
+    return native_operators() if request.param == "native" else torch_operators()
 
 
 @contextlib.contextmanager

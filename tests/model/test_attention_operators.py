@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qwen_edge.model.operators import native_operators, set_threads
-from qwen_edge.model.operators_torch import NAMESPACE
+from qwen_edge.model.operators_torch import torch_operators
 from tests.model.operator_cases import (
     KV_TYPES,
     LIMIT,
@@ -23,7 +23,7 @@ from tests.model.operator_cases import (
     relative_error,
 )
 
-PLAIN = getattr(torch.ops, NAMESPACE)
+PLAIN = torch_operators()
 # Several sequences in any mix, each in order.
 PLACES = [(s, p) for p in range(40) for s in (2, 0, 1) if p < 40 - 12 * s]
 SHAPES = [(4, 2, 64), (3, 1, 32), (2, 2, 128)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qwen_edge.model.operators import native_operators
-from qwen_edge.model.operators_torch import NAMESPACE
+from qwen_edge.model.operators_torch import torch_operators
 from tests.model.operator_cases import (
     FORMATS,
     KV_TYPES,
@@ -20,7 +20,7 @@ from tests.model.operator_cases import (
     make_weight,
 )
 
-PLAIN = getattr(torch.ops, NAMESPACE)
+PLAIN = torch_operators()
 
 
 def samples(ops: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
