@@ -177,8 +177,9 @@ def _precision(values: Values) -> Precision:
     activations = _ACTIVATIONS[named.lower()]
     kv = values.text("kv")
     if kv is None:
-        return Precision("f32" if activations == "f32" else "f16", activations)
-    return Precision(str(parse_value(setting("kv"), kv, "--kv")), activations)
+        wanted = values.text("activations") is not None
+        return Precision("f32" if activations == "f32" else "f16", activations, wanted)
+    return Precision(str(parse_value(setting("kv"), kv, "--kv")), activations, wanted=True)
 
 
 def _no_choice(option: str, value: str, choices: tuple[str, ...]) -> UsageError:

@@ -51,6 +51,10 @@ HELP = {
     "The model to use.": "使用的模型。",
     "What computes the answers.": "用什么来计算回答。",
     "Whether the torch engine compiles the model first.": "torch 引擎是否先编译模型。",
+    "Type of the transformers engine's weights; nf4, fp4 and int8 take bitsandbytes.": (
+        "transformers 引擎的权重类型；nf4、fp4 和 int8 需要 bitsandbytes。"
+    ),
+    "Quantize the scales of nf4 and fp4 in turn.": "对 nf4 和 fp4 的缩放系数再次量化。",
     "Use the KV cache; without it every token costs the whole text before it.": (
         "使用 KV 缓存；不使用时，每个词元都要重新计算之前的全部文字。"
     ),

@@ -64,6 +64,34 @@ _ERRORS = {
     ),
     "It does not exist for Android: install qwen-edge[torch] in a Linux distribution "
     "under proot.": ("它没有 Android 版本：请在 proot 的 Linux 发行版中安装 qwen-edge[torch]。"),
+    "{model} is a {suffix} model; the engine transformers takes a checkpoint's folder.": (
+        "{model} 是 {suffix} 模型；引擎 transformers 需要检查点文件夹。"
+    ),
+    "Make one with `qwen-edge convert {model} --to safetensors`.": (
+        "请用 `qwen-edge convert {model} --to safetensors` 生成。"
+    ),
+    "The checkpoint {path} is quantized by {method}, and the engine transformers takes "
+    "bitsandbytes only.": (
+        "检查点 {path} 由 {method} 量化，而引擎 transformers 只支持 bitsandbytes。"
+    ),
+    "The native engine takes it: `qwen-edge convert {path}`.": (
+        "原生引擎可用：`qwen-edge convert {path}`。"
+    ),
+    "transformers cannot load the checkpoint {path}: {reason}.": (
+        "transformers 无法加载检查点 {path}：{reason}。"
+    ),
+    "The native engine may: `qwen-edge convert {path}`.": (
+        "可试试原生引擎：`qwen-edge convert {path}`。"
+    ),
+    "There are no {length} positions to keep.": "没有 {length} 个位置可保留。",
+    "There is no sequence {sequence}.": "没有序列 {sequence}。",
+    "The token {token} cannot stand at position {position}.": (
+        "词元 {token} 不能位于位置 {position}。"
+    ),
+    "--kv and --activations do not apply to the engine transformers.": (
+        "--kv 和 --activations 不适用于引擎 transformers。"
+    ),
+    "--weights chooses its precision.": "它的精度由 --weights 决定。",
     "The engine {engine} does not load: {reason}.": "引擎 {engine} 无法加载：{reason}。",
     "Install its packages again, or use --engine native.": (
         "请重新安装其软件包，或使用 --engine native。"
@@ -183,8 +211,10 @@ _ERRORS = {
     "`qwen-edge pull {short}` gets it.": "可用 `qwen-edge pull {short}` 下载。",
     "The store has no model {name}.": "模型库中没有 {name}。",
     "{path} is a folder, not a {suffix} file.": "{path} 是文件夹，不是 {suffix} 文件。",
-    "Convert a checkpoint first: `qwen-edge convert {path} -o model{suffix}`.": (
-        "请先转换检查点：`qwen-edge convert {path} -o model{suffix}`。"
+    "Convert a checkpoint first: `qwen-edge convert {path} -o model{suffix}`; or use "
+    "--engine transformers.": (
+        "请先转换检查点：`qwen-edge convert {path} -o model{suffix}`；"
+        "或使用 --engine transformers。"
     ),
     "The demo model is part of the program and cannot be removed.": (
         "演示模型是程序的一部分，不能删除。"

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwen_edge.cli.options import Option, Values
-from qwen_edge.session.footprint import KV_TYPES
-from qwen_edge.session.setting_table import COMPILE_MODES, ENGINES, LOOKUP_MODES, SETTINGS
+from qwen_edge.engine.interface import KV_TYPES
+from qwen_edge.session.setting_table import COMPILE_MODES, ENGINES, LOOKUP_MODES, SETTINGS, WEIGHTS
 
 # Setting -> short flags and what its value is called.
 _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "model": (("-m",), "MODEL"),
     "engine": ((), "ENGINE"),
     "compile": ((), "MODE"),
+    "weights": ((), "TYPE"),
     "max-tokens": (("-n",), "N"),
     "temperature": (("-t",), "X"),
     "top-p": ((), "X"),
@@ -54,6 +55,7 @@ _COMPLETIONS = {
     "model": model_names,
     "engine": _choices(*ENGINES),
     "compile": _choices(*COMPILE_MODES),
+    "weights": _choices(*WEIGHTS),
     "kv": _choices(*KV_TYPES),
     "lookup": _choices(*LOOKUP_MODES),
 }
@@ -78,12 +80,15 @@ PROMPT_FILE = Option(
     "FILE",
 )
 KV_CACHE = Option("kv_cache", ("--kv-cache",), SETTINGS["kv-cache"].help, off="--no-kv-cache")
-MODEL_OPTIONS = (*map(_option, _FORMS), KV_CACHE, THINKING)
+DOUBLE_QUANT = Option(
+    "double_quant", ("--double-quant",), SETTINGS["double-quant"].help, off="--no-double-quant"
+)
+MODEL_OPTIONS = (*map(_option, _FORMS), DOUBLE_QUANT, KV_CACHE, THINKING)
 
 # What bears on speed and memory.
 _ENGINE = {
-    "model", "engine", "compile", "context", "kv", "kv_cache", "threads", "prefill_threads",
-    "memory_cap", "reserve",
+    "model", "engine", "compile", "weights", "double_quant", "context", "kv", "kv_cache",
+    "threads", "prefill_threads", "memory_cap", "reserve",
 }  # fmt: skip
 ENGINE_OPTIONS = tuple(option for option in MODEL_OPTIONS if option.name in _ENGINE)
 

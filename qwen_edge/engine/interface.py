@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
+# Types of the KV cache that users choose from, from wide to narrow.
+KV_TYPES = ("f16", "int8", "int4")
+
 
 class Row(NamedTuple):
     """One token to compute: where it stands and whether its logits are wanted.
@@ -29,7 +32,8 @@ class EngineConfig:
 
     Attributes:
         context: the longest sequence, prompt and answer together, in tokens.
-        kv_type: ``f16``, ``int8`` or ``int4``; ``f32`` with ``activations="f32"`` alone.
+        kv_type: ``f16``, ``int8`` or ``int4``; ``f32`` with ``activations="f32"`` alone. An engine
+            that keeps keys and values as its model's floats has no choice, ``bf16`` say.
         threads: worker threads of a decode step, the caller's included; 0 means all allowed cores.
         prefill_threads: likewise for calls of several rows; 0 means ``threads``.
         prefill_rows: the most rows computed in one call; longer prompts go in chunks.

@@ -30,7 +30,10 @@ def kv_bytes_per_token(config: ModelConfig, kv_type: str) -> int:
     """Bytes of keys and values that one position takes in all layers."""
     dims = config.head_dim
     # INT8 has a scale a vector, INT4 one for each 32 dims.
-    vector = {"f32": 4 * dims, "f16": 2 * dims, "int8": dims + 2, "int4": dims // 32 * 18}
+    vector = {
+        "f32": 4 * dims, "f16": 2 * dims, "bf16": 2 * dims,
+        "int8": dims + 2, "int4": dims // 32 * 18,
+    }  # fmt: skip
     return config.layers * config.kv_heads * 2 * vector[kv_type]
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qwen_edge.errors import DamagedModelError, UsageError
 from qwen_edge.model.calibrated import method_within, walk
@@ -28,9 +26,6 @@ from qwen_edge.model.packed_writer import Description, PackedWriter
 from qwen_edge.model.source import Source
 from qwen_edge.quant.layout import Layout
 from qwen_edge.quant.methods import METHODS, calibration_text
-
-if TYPE_CHECKING:
-    from qwen_edge.text.tokenizer import Tokenizer
 
 
 def convert(
@@ -89,8 +84,8 @@ def convert(
         source = stack.enter_context(open_source(path))
         source = _merge(source, adapters, threads, stack)
         layouts = choose_layouts(source, bits, group, codebook, overrides)
-        blob = _pack_tokenizer(source) if tokenizer is None else tokenizer
-        origin = _printable(origin) if origin else _origin(path)
+        blob = pack_source_tokenizer(source) if tokenizer is None else tokenizer
+        origin = _printable(origin) if origin else origin_of(path)
         description = Description(
             name=_printable(name or origin.rpartition("/")[2].removesuffix(".gguf")),
             config=source.config,
@@ -169,12 +164,19 @@ def _merge(
     return merged(source, opened, threads)
 
 
-def _pack_tokenizer(source: Source) -> bytes:
+def pack_source_tokenizer(source: Source) -> bytes:
+    """A source's tokenizer as model files hold it.
+
+    Raises:
+        DamagedModelError: it is malformed, unsupported, or larger than the embedding.
+    """
     # Slow to import, and only conversions need it.
     from qwen_edge.text.pack_tokenizer import pack_tokenizer
 
     blob = pack_tokenizer(source.tokenizer_json())
-    size = _open_tokenizer(blob).vocab_size
+    from qwen_edge.text.tokenizer import Tokenizer
+
+    size = Tokenizer.from_bytes(blob).vocab_size
     if size > source.config.vocab_size:
         raise DamagedModelError(
             "The checkpoint {path} cannot be used: its tokenizer has {tokens} tokens and its "
@@ -187,21 +189,16 @@ def _pack_tokenizer(source: Source) -> bytes:
     return blob
 
 
-def _open_tokenizer(blob: bytes) -> Tokenizer:
+def _token_ids(blob: bytes, text: str) -> list[int]:
     from qwen_edge.text.tokenizer import Tokenizer
 
-    buffer = ctypes.create_string_buffer(blob, len(blob))
-    return Tokenizer.from_blob(ctypes.addressof(buffer), len(blob), buffer)
-
-
-def _token_ids(blob: bytes, text: str) -> list[int]:
-    ids = _open_tokenizer(blob).encode(text, allow_special=True)
+    ids = Tokenizer.from_bytes(blob).encode(text, allow_special=True)
     if not ids:
         raise UsageError("The calibration text is empty.")
     return ids
 
 
-def _origin(directory: Path) -> str:
+def origin_of(directory: Path) -> str:
     """The source's name, or the repository's if it lies in the cache of huggingface_hub."""
     path = directory.resolve()
     repository = path.parent.parent.name

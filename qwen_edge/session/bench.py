@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -104,7 +105,7 @@ class Bench:
         """
         self._watcher.planned = self._budget
         plan = make_plan(self._flags)
-        with plan.model:
+        with contextlib.closing(plan.model):
             self._facts = describe(plan)
             self._temperature()
             self._cold(plan)
@@ -177,7 +178,7 @@ class Bench:
 
     def _scope(self) -> Scope:
         plan = make_plan(self._flags)
-        with plan.model:
+        with contextlib.closing(plan.model):
             scope = make_scope(plan, buffer_bytes())
         self._remarks += scope.remarks
         return scope
@@ -195,7 +196,7 @@ class Bench:
         prompt = encode_messages(loaded.chat, [Message(USER, QUESTION)], options.thinking)
         bench = EngineBench(
             loaded.engine,
-            loaded.plan.model,
+            loaded.plan,
             cores=loaded.plan.profile.cores,
             buffer_bytes=scope.buffer_bytes,
             prompt=prompt,

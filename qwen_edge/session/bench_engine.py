@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,9 +12,11 @@ from qwen_edge.engine.interface import Engine, Row, SamplingParams, StretchingEn
 from qwen_edge.engine.memory_estimate import kv_bytes_per_token
 from qwen_edge.engine.sampler import Sampler
 from qwen_edge.host.memory_facts import own_memory
+from qwen_edge.model.config import EMBEDDING, tensor_shapes
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.bench_plan import BATCH_DEPTH, STRETCHED_FROM, Speed
 from qwen_edge.session.bench_result import Part
+from qwen_edge.session.plan import Plan
 
 Record = Callable[[str, int | None, float], None]
 
@@ -25,9 +28,13 @@ _IMPRESSION_STEPS = 8
 _IDS = 199
 
 
-def bytes_per_token(model: PackedModel) -> int:
+def bytes_per_token(plan: Plan) -> int:
     """Bytes of weights that a decode step reads: all, the embedding only where it is the head."""
-    tied = model.config.tied
+    model, tied = plan.model, plan.model.config.tied
+    if not isinstance(model, PackedModel):
+        embedding = math.prod(tensor_shapes(model.config)[EMBEDDING])
+        unread = 0 if tied else embedding * (4 if plan.choice.floats == "f32" else 2)
+        return plan.facts.weight_bytes - unread
     return sum(
         tensor.nbytes
         for name, tensor in model.tensors.items()
@@ -40,7 +47,7 @@ class EngineBench:
 
     Args:
         engine: its sequences are this object's alone.
-        model: that of the engine.
+        plan: that of the engine.
         cores: of the device, for the processor's share.
         buffer_bytes: of the bandwidth measurement.
         prompt: ids whose answer's first token is timed.
@@ -51,7 +58,7 @@ class EngineBench:
     def __init__(
         self,
         engine: Engine,
-        model: PackedModel,
+        plan: Plan,
         *,
         cores: int,
         buffer_bytes: int,
@@ -60,9 +67,9 @@ class EngineBench:
         poll: Callable[[], None],
     ) -> None:
         self.prompt = list(prompt)
-        self.weight_bytes = bytes_per_token(model)
+        self.weight_bytes = bytes_per_token(plan)
         self.stretches = isinstance(engine, StretchingEngine)
-        self.position_bytes = kv_bytes_per_token(model.config, engine.config.kv_type)
+        self.position_bytes = kv_bytes_per_token(plan.model.config, engine.config.kv_type)
         self._engine = engine
         self._cores = cores
         self._buffer_bytes = buffer_bytes

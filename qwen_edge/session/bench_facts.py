@@ -34,9 +34,9 @@ def describe(plan: Plan) -> tuple[Mapping[str, object], ...]:
         {
             "name": model.name,
             "source": model.source,
-            "quantization": dict(model.quantization),
+            "quantization": dict(plan.quantization),
             "bytes": model.size,
-            "bytes_per_token": bytes_per_token(model),
+            "bytes_per_token": bytes_per_token(plan),
         },
         settings,
         {

@@ -10,7 +10,7 @@ from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.memory_estimate import CHUNK_POSITIONS, kv_bytes_per_token
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.bench_result import Part, Remark
-from qwen_edge.session.footprint import ModelFacts, predict_peak
+from qwen_edge.session.footprint import predict_peak
 from qwen_edge.session.plan import Plan
 from qwen_edge.session.select import allowed_bytes
 
@@ -83,7 +83,7 @@ def make_scope(plan: Plan, buffer_bytes: int) -> Scope:
                 )
             )
             continue
-        peak = _peak(plan.facts, plain(plan.engine), part) + buffer_bytes
+        peak = _peak(plan, part) + buffer_bytes
         if peak > allowed and part != Part("decode", 0):
             remarks.append(
                 Remark(
@@ -113,10 +113,10 @@ def positions(part: Part) -> int:
     return (part.size or 0) + _ROOM
 
 
-def _peak(facts: ModelFacts, engine: EngineConfig, part: Part) -> int:
+def _peak(plan: Plan, part: Part) -> int:
     """Predicted resident bytes while a part is measured."""
-    filled = positions(part)
-    peak = predict_peak(facts, replace(engine, context=filled), filled)
+    facts, engine, filled = plan.facts, plain(plan.engine), positions(part)
+    peak = predict_peak(facts, replace(engine, context=filled), filled, plan.choice)
     if part.key == "batch":
         # Pages between the positions in use count as well.
         extra = CHUNK_POSITIONS * kv_bytes_per_token(facts.config, engine.kv_type)

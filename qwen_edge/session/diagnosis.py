@@ -5,6 +5,7 @@ Every part is gathered on its own, so that one that is broken is reported beside
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -18,16 +19,19 @@ from qwen_edge.host.device import Device, read_device
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import Storage, storage_of
 from qwen_edge.host.system import packages_left_behind
-from qwen_edge.model.packed import open_model
+from qwen_edge.model.packed import PackedModel
+from qwen_edge.session.engine_choice import EngineChoice
+from qwen_edge.session.engine_setup import choose_engine, for_folder
 from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.known_models import KNOWN_MODELS
 from qwen_edge.session.lora import wanted_lora, with_lora
 from qwen_edge.session.models import DEFAULT_MODEL, FoundModel, resolve
-from qwen_edge.session.plan import engine_config
+from qwen_edge.session.opened import open_found
+from qwen_edge.session.plan import engine_config, select_for
 from qwen_edge.session.profile import DeviceProfile, read_profile
 from qwen_edge.session.prompt_store import PromptStore, Usage
 from qwen_edge.session.reasons import Reason, reasons
-from qwen_edge.session.select import RuntimeConfig, allowed_bytes, select, tier_of
+from qwen_edge.session.select import RuntimeConfig, allowed_bytes, tier_of
 from qwen_edge.session.settings import Explained, Settings, unknown_variables
 
 # Python packages that pip installed beside this one.
@@ -63,11 +67,12 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Model:
-    """The model in question; ``facts`` are None where it cannot be opened."""
+    """The model in question and its engine; ``facts`` are None where it cannot be opened."""
 
     found: FoundModel
     facts: ModelFacts | None
     storage: Storage
+    choice: EngineChoice
 
 
 @dataclass
@@ -205,14 +210,17 @@ def _model(
 ) -> Model | None:
     named = settings.values.get("model")
     try:
-        found = resolve(str(named.value) if named else None, environ)
+        choice = choose_engine(settings, place)
+        found = resolve(str(named.value) if named else None, environ, engine=choice.name)
     except QwenEdgeError as error:
         findings.append(Finding.of(error))
         return None
     facts = None
     try:
-        with open_model(found.path) as model:
-            facts = with_lora(facts_of(model), wanted_lora(settings, model.config))
+        with contextlib.closing(open_found(found, choice.name)) as model:
+            if not isinstance(model, PackedModel):
+                choice = for_folder(choice, model, place)
+            facts = with_lora(facts_of(model, choice), wanted_lora(settings, model.config))
     except QwenEdgeError as error:
         # Mapping a file needs the native library, whose failure is told of already.
         if str(error) not in map(str, findings):
@@ -241,7 +249,7 @@ def _model(
                 },
             )
         )
-    return Model(found, facts, storage)
+    return Model(found, facts, storage, choice)
 
 
 def _configure(result: Diagnosis, settings: Settings) -> None:
@@ -249,11 +257,12 @@ def _configure(result: Diagnosis, settings: Settings) -> None:
     wishes = settings.wishes()
     result.allowed = allowed_bytes(result.profile, wishes)
     facts = result.model.facts if result.model else None
+    choice = result.model.choice if result.model else EngineChoice()
     if facts is None:
-        facts = next(iter(KNOWN_MODELS.values()))
+        facts, choice = next(iter(KNOWN_MODELS.values())), EngineChoice()
         result.assumed = facts.name
     try:
-        runtime = select(result.profile, [facts], wishes)
+        runtime = select_for(choice, result.profile, facts, wishes)
     except QwenEdgeError as error:
         result.findings.append(Finding.of(error))
         return
@@ -261,7 +270,7 @@ def _configure(result: Diagnosis, settings: Settings) -> None:
     result.settings = settings.explain(runtime)
     result.why = reasons(result.profile, facts, runtime)
     filled = min(SHORT_RUN, runtime.context)
-    result.short_peak = predict_peak(facts, engine_config(runtime), filled)
+    result.short_peak = predict_peak(facts, engine_config(runtime), filled, choice)
 
 
 def _look_around(result: Diagnosis, environ: Mapping[str, str], place: Place) -> None:

@@ -1,18 +1,20 @@
-"""Which engine answers, and whether this device has what it needs."""
+"""Which engine answers, and how it is set up apart from ``EngineConfig``."""
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen_edge.errors import QwenEdgeError
-from qwen_edge.host.place import Place
-from qwen_edge.host.system import is_proot, is_termux
-from qwen_edge.session.settings import Settings
+from qwen_edge.engine.interface import KV_TYPES
 
-NATIVE, TORCH = "native", "torch"
-# The packages that an engine imports.
-_PACKAGES = {NATIVE: (), TORCH: ("torch",)}
+NATIVE, TORCH, TRANSFORMERS = "native", "torch", "transformers"
+QUANTIZED = ("nf4", "fp4", "int8")
+# The packages that an engine imports; bitsandbytes only where weights are quantized by it.
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    NATIVE: (),
+    TORCH: ("torch",),
+    TRANSFORMERS: ("torch", "transformers", "accelerate"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,43 +22,37 @@ class EngineChoice:
     """The engine of a run.
 
     Attributes:
-        name: ``native`` or ``torch``.
+        name: ``native``, ``torch`` or ``transformers``.
         compile: of torch, one of ``COMPILE_MODES``.
+        weights: of transformers: ``bf16``, ``f16``, ``f32``, or one of ``QUANTIZED``.
+        floats: of transformers: the type of what is not quantized, and of keys and values.
+        double_quant: of transformers: whether the scales of 4-bit weights are quantized in turn.
     """
 
     name: str = NATIVE
     compile: str = "auto"
+    weights: str = "bf16"
+    floats: str = "bf16"
+    double_quant: bool = False
 
     @property
     def drafts(self) -> bool:
         """Whether several rows at once give to the last bit what single ones do, and cost less."""
         return self.name == NATIVE
 
+    @property
+    def kv_types(self) -> Sequence[str]:
+        """What the engine can keep keys and values in."""
+        return (self.floats,) if self.name == TRANSFORMERS else KV_TYPES
 
-def choose_engine(settings: Settings, place: Place | None = None) -> EngineChoice:
-    """The engine that the settings ask for.
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether it writes keys and values to files and reads them back."""
+        return self.name != TRANSFORMERS
 
-    Raises:
-        QwenEdgeError: a package that it needs is not installed.
-    """
-    choice = EngineChoice(str(settings.get("engine")), str(settings.get("compile")))
-    for package in _PACKAGES[choice.name]:
-        if importlib.util.find_spec(package) is None:
-            raise missing_package(package, choice.name, place or Place())
-    return choice
-
-
-def missing_package(package: str, engine: str, place: Place) -> QwenEdgeError:
-    """The error that an engine's package is not installed, with the way to get it here."""
-    sentence = "The engine {engine} needs the package {package}, which is not installed."
-    hint = 'Install it with `pip install "qwen-edge[torch]"`.'
-    if is_termux(place) and not is_proot(place):
-        hint = (
-            "Install it with `pkg install python-torch`, version 2.11 or later: 2.10 loses memory."
-        )
-        if package != "torch":
-            hint = (
-                "It does not exist for Android: install qwen-edge[torch] in a Linux distribution "
-                "under proot."
-            )
-    return QwenEdgeError(sentence, hint, engine=engine, package=package)
+    @property
+    def packages(self) -> Sequence[str]:
+        """What it imports."""
+        needed = _PACKAGES[self.name]
+        quantized = self.name == TRANSFORMERS and self.weights in QUANTIZED
+        return (*needed, "bitsandbytes") if quantized else needed

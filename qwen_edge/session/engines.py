@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 from qwen_edge.engine.interface import Engine, PrefixEngine
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.uncached import Uncached, uncached
-from qwen_edge.errors import QwenEdgeError, UsageError
-from qwen_edge.session.engine_choice import NATIVE, TORCH, EngineChoice
-from qwen_edge.session.plan import Plan
+from qwen_edge.errors import QwenEdgeError
+from qwen_edge.model.packed import PackedModel
+from qwen_edge.session.engine_choice import NATIVE, TORCH, TRANSFORMERS, EngineChoice
+from qwen_edge.session.plan import Plan, no_adapters
 
 # Imported where they are wanted only: they take seconds.
-_MODULES = {TORCH: "qwen_edge.engine.torch_engine"}
+_MODULES = {
+    TORCH: "qwen_edge.engine.torch_engine",
+    TRANSFORMERS: "qwen_edge.engine.transformers_engine",
+}
 
 
 def load_packages(choice: EngineChoice) -> None:
@@ -23,8 +28,14 @@ def load_packages(choice: EngineChoice) -> None:
     """
     if choice.name not in _MODULES:
         return
+    # A model is a folder on this device: nothing here has a reason to ask the network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         importlib.import_module(_MODULES[choice.name])
+        if "bitsandbytes" in choice.packages:
+            from qwen_edge.engine.transformers_engine import load_quietly
+
+            load_quietly()
     except (ImportError, OSError) as error:
         raise QwenEdgeError(
             "The engine {engine} does not load: {reason}.",
@@ -46,12 +57,19 @@ def create_engine(plan: Plan) -> Engine:
         UsageError: a setting is out of range.
         QwenEdgeError: the engine's packages do not load.
     """
-    choice = plan.choice
-    if choice.name == NATIVE:
-        return uncached(NativeEngine(plan.model, plan.engine))
+    choice, model = plan.choice, plan.model
     load_packages(choice)
+    if not isinstance(model, PackedModel):
+        from qwen_edge.engine.transformers_engine import TransformersEngine
+
+        # It goes without its cache in a way of its own.
+        return TransformersEngine(
+            model, plan.engine, choice.weights, double_quant=choice.double_quant
+        )
+    if choice.name == NATIVE:
+        return uncached(NativeEngine(model, plan.engine))
     module = importlib.import_module(_MODULES[choice.name])
-    engine: Engine = module.TorchEngine(plan.model, plan.engine, choice.compile)
+    engine: Engine = module.TorchEngine(model, plan.engine, choice.compile)
     return uncached(engine)
 
 
@@ -64,11 +82,7 @@ def adaptable(engine: Engine, choice: EngineChoice) -> NativeEngine:
     if isinstance(engine, Uncached):
         engine = engine.engine
     if not isinstance(engine, NativeEngine):
-        raise UsageError(
-            "The engine {engine} does not answer with adapters.",
-            "Use --engine native, or merge it: `qwen-edge convert DIR --lora ADAPTER`.",
-            engine=choice.name,
-        )
+        raise no_adapters(choice)
     return engine
 
 

@@ -9,24 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen_edge.engine.interface import Engine, EngineConfig
-from qwen_edge.errors import MemoryLimitError
+from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
-from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.native.checksum import checksum
 from qwen_edge.native.instruction_sets import isa_name
-from qwen_edge.session.engine_choice import NATIVE
+from qwen_edge.session.engine_choice import NATIVE, TRANSFORMERS
 from qwen_edge.session.engines import adaptable, create_engine, load_packages
 from qwen_edge.session.footprint import INTERPRETER_BYTES, predict_peak
 from qwen_edge.session.lora import apply_lora
 from qwen_edge.session.memory import MemoryCap, memory_errors
 from qwen_edge.session.models import resolve
+from qwen_edge.session.opened import open_found, open_tokenizer
 from qwen_edge.session.plan import THREAD_STACK, Plan, make_plan
 from qwen_edge.session.select import allowed_bytes
 from qwen_edge.session.settings import Settings
-from qwen_edge.text.tokenizer import Tokenizer
 
-_TOKENIZER = "tokenizer"
 # Rows whose logits are computed in one call: as many as this holds, within limits.
 _LOGIT_BYTES, _FEWEST_ROWS, _MOST_ROWS = 32 << 20, 8, 128
 
@@ -38,10 +36,12 @@ class Precision:
     Attributes:
         kv_type: of the cache.
         activations: ``int8`` as in daily use, or ``f32``, which is slow.
+        wanted: whether the user asked for either.
     """
 
     kv_type: str
     activations: str
+    wanted: bool = False
 
 
 def logit_rows(vocab: int) -> int:
@@ -56,8 +56,8 @@ class Words(Closing):
         flags: settings as on the command line; ``model`` among them, or the one set elsewhere.
 
     Attributes:
-        path: the file.
-        model: the file, open.
+        path: the file, or the folder.
+        model: the same, open.
         tokenizer: of the model.
 
     Raises:
@@ -67,14 +67,13 @@ class Words(Closing):
     """
 
     def __init__(self, flags: Mapping[str, object]) -> None:
-        named = Settings.load(flags).values.get("model")
-        self.path: Path = resolve(str(named.value) if named else None).path
-        self.model: PackedModel = open_model(self.path)
+        settings = Settings.load(flags)
+        named, engine = settings.values.get("model"), str(settings.get("engine"))
+        found = resolve(str(named.value) if named else None, engine=engine)
+        self.path = found.path
+        self.model = open_found(found, engine)
         try:
-            table = self.model.tensors[_TOKENIZER]
-            self.tokenizer = Tokenizer.from_blob(
-                self.model.address(_TOKENIZER), table.nbytes, owner=self.model
-            )
+            self.tokenizer = open_tokenizer(self.model)
         except BaseException:
             self.model.close()
             raise
@@ -119,9 +118,15 @@ class Engines:
             **({} if choice.name == NATIVE else {"engine": choice.name}),
             "file": self.plans[index].found.path.name,
             "kv": config.kv_type,
-            "activations": config.activations,
-            "isa": isa_name() if config.activations == "int8" else "scalar",
+            **_computation(self.plans[index], config),
         }
+
+
+def _computation(plan: Plan, config: EngineConfig) -> dict[str, object]:
+    if plan.choice.name == TRANSFORMERS:
+        return {"activations": plan.choice.floats, "isa": "torch"}
+    scalar = config.activations != "int8"
+    return {"activations": config.activations, "isa": "scalar" if scalar else isa_name()}
 
 
 @contextlib.contextmanager
@@ -150,11 +155,13 @@ def load_engines(
     """
     wanted = dict(flags) | {"context": context, "lookup": "off"}
     # What the settings do not know is close enough to fp16 for the first look at memory.
-    wanted["kv"] = "f16" if precision.kv_type == "f32" else precision.kv_type
+    kv_type = "f16" if precision.kv_type == "f32" else precision.kv_type
     with contextlib.ExitStack() as stack:
         plans = []
         for path in models:
-            plans.append(make_plan(wanted | {"model": str(path)}))
+            # A checkpoint's folder has no choice.
+            own = {"kv": None if path.is_dir() else kv_type, "model": str(path)}
+            plans.append(make_plan(wanted | own))
             wanted["lora"] = "off"
             stack.callback(plans[-1].model.close)
         configs = [_engine_config(plan, precision) for plan in plans]
@@ -173,13 +180,15 @@ def load_engines(
 
 
 def _engine_config(plan: Plan, precision: Precision) -> EngineConfig:
-    return replace(
-        plan.engine,
-        kv_type=precision.kv_type,
-        activations=precision.activations,
-        prefill_rows=_MOST_ROWS,
-        drafts=0,
-    )
+    config = replace(plan.engine, prefill_rows=_MOST_ROWS, drafts=0)
+    if plan.choice.name != TRANSFORMERS:
+        return replace(config, kv_type=precision.kv_type, activations=precision.activations)
+    if precision.wanted:
+        raise UsageError(
+            "--kv and --activations do not apply to the engine transformers.",
+            "--weights chooses its precision.",
+        )
+    return config
 
 
 def _check_memory(plans: Sequence[Plan], configs: Sequence[EngineConfig], packs: bool) -> None:
@@ -189,7 +198,8 @@ def _check_memory(plans: Sequence[Plan], configs: Sequence[EngineConfig], packs:
         vocab = plan.facts.config.vocab_size
         rows = logit_rows(vocab)
         # Drafts are rows whose logits are wanted, too.
-        needed += predict_peak(plan.facts, replace(config, drafts=rows - 1)) - INTERPRETER_BYTES
+        more = replace(config, drafts=rows - 1)
+        needed += predict_peak(plan.facts, more, choice=plan.choice) - INTERPRETER_BYTES
         # Codes of 2 bytes and what is unpacked of them.
         needed += (2 + 4) * rows * vocab if packs else 0
     allowed = allowed_bytes(plans[0].profile, plans[0].settings.wishes())

@@ -46,19 +46,19 @@ class Run:
         self._settings: Mapping[str, object] = {}
 
     def _describe(self, engines: Engines, **method: object) -> None:
-        model = engines.plans[0].model
+        plan = engines.plans[0]
         self._model = {
-            "name": model.name,
-            "file": engines.plans[0].found.path.name,
-            "bytes": model.size,
-            "quantization": dict(model.quantization),
+            "name": plan.model.name,
+            "file": plan.found.path.name,
+            "bytes": plan.model.size,
+            "quantization": dict(plan.quantization),
         }
         about = engines.about(0)
         if "adapter" in about:
             self._model = {**self._model, "adapter": about["adapter"]}
         named = ("engine", "kv", "activations", "isa")
         self._settings = {key: about[key] for key in named if key in about} | method
-        self._watcher.loaded(engines.plans[0])
+        self._watcher.loaded(plan)
 
     def _report(
         self,

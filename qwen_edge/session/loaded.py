@@ -14,11 +14,9 @@ from qwen_edge.session.answer import AnswerOptions, ChatModel
 from qwen_edge.session.engines import adaptable, create_engine, load_packages, prefixes
 from qwen_edge.session.lora import Lora, apply_lora, find_lora
 from qwen_edge.session.memory import memory_errors
+from qwen_edge.session.opened import open_tokenizer
 from qwen_edge.session.plan import Plan, make_plan, sampling_params, select_for
 from qwen_edge.session.prompt_cache import PromptCache, PromptFile, SystemPrompts
-from qwen_edge.text.tokenizer import Tokenizer
-
-_TOKENIZER = "tokenizer"
 
 
 class LoadedModel(Closing):
@@ -52,13 +50,12 @@ class LoadedModel(Closing):
         self.prompt_file: PromptFile | None = None
         with contextlib.ExitStack() as stack:
             stack.callback(plan.model.close)
+            if prompt_file is not None:
+                _check_prompt_file(plan)
             load_packages(plan.choice)
             cap = stack.enter_context(plan.memory_cap())
             with memory_errors():
-                table = plan.model.tensors[_TOKENIZER]
-                self.tokenizer = Tokenizer.from_blob(
-                    plan.model.address(_TOKENIZER), table.nbytes, owner=plan.model
-                )
+                self.tokenizer = open_tokenizer(plan.model)
                 self.engine = create_engine(plan)
                 stack.callback(self.engine.close)
                 self.lora = plan.lora
@@ -86,15 +83,7 @@ class LoadedModel(Closing):
         """What keeps prompts on disk; system prompts quietly stay out where the engine cannot."""
         engine, limit = prefixes(self.engine), self.plan.settings.get("prompt-cache-size")
         if engine is None:
-            if file is None:
-                return None
-            if not self.engine.config.keep_cache:
-                raise UsageError("--prompt-cache and --no-kv-cache exclude each other.")
-            raise UsageError(
-                "The engine {engine} keeps no prompts on disk.",
-                "Leave --prompt-cache out, or use --engine native.",
-                engine=self.plan.choice.name,
-            )
+            return None
         if file is not None:
             self.prompt_file = PromptFile(engine, file, everything=keep_all)
             return self.prompt_file
@@ -150,6 +139,17 @@ class LoadedModel(Closing):
             sampling=sampling_params(runtime, plan.settings),
             max_tokens=runtime.max_new_tokens,
             thinking=runtime.thinking,
+        )
+
+
+def _check_prompt_file(plan: Plan) -> None:
+    if not plan.engine.keep_cache:
+        raise UsageError("--prompt-cache and --no-kv-cache exclude each other.")
+    if not plan.choice.keeps_prompts:
+        raise UsageError(
+            "The engine {engine} keeps no prompts on disk.",
+            "Leave --prompt-cache out, or use --engine native.",
+            engine=plan.choice.name,
         )
 
 

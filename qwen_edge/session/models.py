@@ -12,7 +12,7 @@ from qwen_edge.errors import ModelNotFoundError, UsageError
 from qwen_edge.host.paths import models_folder
 
 SUFFIX = ".qedge"
-DEMO = "demo"
+DEMO, FOLDER = "demo", "folder"
 # What a bare ``qwen-edge chat`` looks for first.
 DEFAULT_MODEL = "Qwen3-0.6B"
 SYNTHETIC_SUFFIX = "-synthetic"
@@ -33,7 +33,7 @@ class FoundModel(NamedTuple):
     Attributes:
         path: the file.
         kind: ``path`` (given as a path), ``store`` (by name), ``default`` (nothing asked for,
-            and the store had one) or ``demo``.
+            and the store had one), ``demo``, or ``folder`` (a checkpoint's).
         note_due: whether the user should hear, in one line, that the demo stands in.
     """
 
@@ -43,6 +43,8 @@ class FoundModel(NamedTuple):
 
     @property
     def name(self) -> str:
+        if self.kind == FOLDER:
+            return self.path.resolve().name
         return DEMO if self.kind == DEMO else self.path.stem
 
 
@@ -120,7 +122,10 @@ def _looks_like_path(name: str) -> bool:
 
 
 def resolve(
-    name: str | None, environ: Mapping[str, str] | None = None, configured: str | None = None
+    name: str | None,
+    environ: Mapping[str, str] | None = None,
+    configured: str | None = None,
+    engine: str = "native",
 ) -> FoundModel:
     """Finds the model to use.
 
@@ -128,6 +133,8 @@ def resolve(
         name: a path or a name as the user gave it, or None.
         environ: the environment variables.
         configured: the name or path in the settings, used where none was given.
+        engine: what it is for: a checkpoint's folder will do for ``transformers``, and comes before
+            a model of that name; for ``auto`` it comes last.
 
     Returns:
         The named model; else the configured one; else a Qwen3-0.6B of the store, or whatever model
@@ -139,7 +146,7 @@ def resolve(
     """
     wanted = name or configured
     if wanted:
-        return _resolve_named(wanted, environ)
+        return _resolve_named(wanted, environ, engine)
     # Random weights are there to be measured: nobody wants their answers unasked.
     files = [path for path in store_files(environ) if not path.stem.endswith(SYNTHETIC_SUFFIX)]
     fitting = [path for path in files if _plain(DEFAULT_MODEL) in _plain(path.stem)]
@@ -167,10 +174,12 @@ def _demo_or_error() -> Path:
     return path
 
 
-def _resolve_named(name: str, environ: Mapping[str, str] | None) -> FoundModel:
+def _resolve_named(name: str, environ: Mapping[str, str] | None, engine: str) -> FoundModel:
+    path = Path(os.path.expanduser(name))
+    if engine == "transformers" and path.is_dir():
+        return FoundModel(path, FOLDER)
     if name.lower() == DEMO:
         return FoundModel(_demo_or_error(), DEMO)
-    path = Path(os.path.expanduser(name))
     if path.suffix.lower() == ".gguf" and path.is_file():
         raise ModelNotFoundError(
             "{path} is a GGUF file, not a {suffix} file.",
@@ -185,10 +194,13 @@ def _resolve_named(name: str, environ: Mapping[str, str] | None) -> FoundModel:
         found = find_in_store(name, environ)
         if found:
             return FoundModel(found, "store")
+    if path.is_dir() and engine == "auto":
+        return FoundModel(path, FOLDER)
     if path.is_dir():
         raise ModelNotFoundError(
             "{path} is a folder, not a {suffix} file.",
-            "Convert a checkpoint first: `qwen-edge convert {path} -o model{suffix}`.",
+            "Convert a checkpoint first: `qwen-edge convert {path} -o model{suffix}`; or use "
+            "--engine transformers.",
             path=path,
             suffix=SUFFIX,
         )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
+from qwen_edge.errors import UsageError
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import is_shared_storage
-from qwen_edge.model.packed import PackedModel, open_model
-from qwen_edge.session.engine_choice import EngineChoice, choose_engine
-from qwen_edge.session.footprint import ModelFacts, facts_of
+from qwen_edge.model.packed import PackedModel
+from qwen_edge.session.engine_choice import NATIVE, EngineChoice
+from qwen_edge.session.engine_setup import choose_engine, for_folder
+from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.lora import Lora, wanted_lora, with_lora
 from qwen_edge.session.memory import MemoryCap
 from qwen_edge.session.models import FoundModel, resolve
+from qwen_edge.session.opened import Model, open_found
 from qwen_edge.session.profile import DeviceProfile, read_profile
 from qwen_edge.session.select import RuntimeConfig, Wishes, allowed_bytes, drafts_of, select
 from qwen_edge.session.settings import Settings
@@ -43,7 +47,7 @@ class Plan:
     """
 
     found: FoundModel
-    model: PackedModel
+    model: Model
     facts: ModelFacts
     profile: DeviceProfile
     settings: Settings
@@ -54,6 +58,13 @@ class Plan:
     shared_storage: bool
     choice: EngineChoice
     lora: Lora | None = None
+
+    @property
+    def quantization(self) -> Mapping[str, object]:
+        """How and how well the weights are quantized, for people."""
+        if isinstance(self.model, PackedModel):
+            return self.model.quantization
+        return {"bits": self.facts.bits, "method": self.choice.weights}
 
     def memory_cap(self) -> MemoryCap:
         """A cap for loading the model and running it."""
@@ -89,12 +100,16 @@ def make_plan(
     settings = Settings.load(flags, environ, config_path)
     named = settings.values.get("model")
     choice = choose_engine(settings, place)
-    found = resolve(str(named.value) if named else None, environ)
+    found = resolve(str(named.value) if named else None, environ, engine=choice.name)
     profile = read_profile(place)
-    model = open_model(found.path)
+    model = open_found(found, choice.name)
     try:
+        if not isinstance(model, PackedModel):
+            choice = for_folder(choice, model, place)
         lora = wanted_lora(settings, model.config)
-        facts = with_lora(facts_of(model), lora)
+        if lora is not None and choice.name != NATIVE:
+            raise no_adapters(choice)
+        facts = with_lora(facts_of(model, choice), lora)
         wishes = settings.wishes()
         runtime = select_for(choice, profile, facts, wishes)
     except BaseException:
@@ -123,7 +138,16 @@ def select_for(
     """Chooses the configuration of one model for an engine; raises as ``select`` does."""
     if not choice.drafts:
         wishes = replace(wishes, lookup="off")
-    return select(profile, [facts], wishes)
+    return select(profile, [facts], wishes, choice.kv_types, partial(predict_peak, choice=choice))
+
+
+def no_adapters(choice: EngineChoice) -> UsageError:
+    """The error that an engine does not answer with adapters."""
+    return UsageError(
+        "The engine {engine} does not answer with adapters.",
+        "Use --engine native, or merge it: `qwen-edge convert DIR --lora ADAPTER`.",
+        engine=choice.name,
+    )
 
 
 def engine_config(runtime: RuntimeConfig) -> EngineConfig:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.engine.interface import KV_TYPES, EngineConfig
 from qwen_edge.engine.speculation import MAX_DRAFTS
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
-from qwen_edge.session.footprint import KV_TYPES, ModelFacts, predict_peak
+from qwen_edge.session.footprint import ModelFacts, predict_peak
 from qwen_edge.session.profile import GIB, DeviceProfile, reserve_for
 
 # Contexts are multiples of the KV cache's chunk, and none is shorter than the least useful one.
@@ -196,9 +196,8 @@ def _ladder(
     if wishes.kv_type is not None:
         types = [wishes.kv_type]
     else:
-        offered = [kv for kv in KV_TYPES if kv in kv_types]
         wide = KV_TYPES.index(tier.kv_type)
-        types = [kv for kv in offered if KV_TYPES.index(kv) >= wide] or offered[-1:]
+        types = [kv for kv in kv_types if kv in KV_TYPES[wide:]] or list(kv_types[-1:])
     if wishes.context is not None:
         yield from ((kv, wishes.context) for kv in types)
         return

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from qwen_edge.engine.interface import KV_TYPES
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import parse_size
-from qwen_edge.session.footprint import KV_TYPES
 from qwen_edge.session.memory import parse_cap
 
 LOOKUP_MODES = ("auto", "off")
-ENGINES = ("native", "torch")
+ENGINES = ("native", "torch", "transformers")
 COMPILE_MODES = ("auto", "on", "off", "aot")
+WEIGHTS = ("bf16", "f32", "nf4", "fp4", "int8")
 PREFIX = "QWEN_EDGE_"
 
 
@@ -104,6 +105,18 @@ _ALL = (
         _choice(*COMPILE_MODES),
         ", ".join(COMPILE_MODES),
         "Whether the torch engine compiles the model first.",
+    ),
+    Setting(
+        "weights",
+        _choice(*WEIGHTS),
+        ", ".join(WEIGHTS),
+        "Type of the transformers engine's weights; nf4, fp4 and int8 take bitsandbytes.",
+    ),
+    Setting(
+        "double-quant",
+        _switch,
+        "on or off",
+        "Quantize the scales of nf4 and fp4 in turn.",
     ),
     Setting(
         "context",
@@ -209,6 +222,8 @@ SETTINGS: Mapping[str, Setting] = {setting.key: setting for setting in _ALL}
 FIXED_DEFAULTS: Mapping[str, object] = {
     "engine": "native",
     "compile": "auto",
+    "weights": "bf16",
+    "double-quant": False,
     "kv-cache": True,
     "repetition-penalty": 1.0,
     "presence-penalty": 0.0,

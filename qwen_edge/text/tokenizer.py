@@ -56,6 +56,12 @@ class Tokenizer:
         assert handle.value is not None
         return cls(handle.value, owner)
 
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> Tokenizer:
+        """Opens a copy of such a blob; raises as ``from_blob`` does."""
+        buffer = ctypes.create_string_buffer(blob, len(blob))
+        return cls.from_blob(ctypes.addressof(buffer), len(blob), buffer)
+
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
         if handle:

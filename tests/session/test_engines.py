@@ -12,7 +12,7 @@ from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.uncached import Uncached
 from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.place import Place
-from qwen_edge.session.engine_choice import choose_engine
+from qwen_edge.session.engine_setup import choose_engine
 from qwen_edge.session.loaded import LoadedModel
 from qwen_edge.session.plan import make_plan
 from qwen_edge.session.settings import Settings

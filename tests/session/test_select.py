@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_edge.engine.interface import EngineConfig
+from qwen_edge.engine.interface import KV_TYPES, EngineConfig
 from qwen_edge.errors import MemoryLimitError, UsageError
-from qwen_edge.session.footprint import KV_TYPES, ModelFacts, predict_peak
+from qwen_edge.session.footprint import ModelFacts, predict_peak
 from qwen_edge.session.profile import DeviceProfile, reserve_for
 from qwen_edge.session.reasons import reasons
 from qwen_edge.session.select import (

@@ -23,6 +23,8 @@ EXAMPLES = {
     "model": ("Qwen3-0.6B", "  ", "a\x00b"),
     "engine": ("torch", "onnx", "1"),
     "compile": ("off", "never", "1"),
+    "weights": ("nf4", "q4", "4"),
+    "double-quant": ("on", "2", "none"),
     "context": ("4096", "63", "many"),
     "lora": ("adapters/mine", "  ", "a\x00b"),
     "lora-scale": ("-0.5", "101", "much"),
