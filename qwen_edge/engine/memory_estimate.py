@@ -9,6 +9,8 @@ from qwen_edge.model.packed import ModelConfig
 
 CHUNK_POSITIONS = 256
 """Positions of a KV chunk; memory is taken from the system a page at a time inside it."""
+KV_BLOCK = 16
+"""Positions of a block of the KV cache: kKvBlock of native/isa/isa.h."""
 BLOCK_ROWS = 32
 """Rows of one sequence that a thread attends from together: kBlockRows of session_limits.h."""
 
@@ -26,15 +28,21 @@ class MemoryEstimate:
     scratch_bytes: int
 
 
+def kv_vector_bytes(head_dim: int, kv_type: str) -> int:
+    """Bytes of one position's key, or value, in one head."""
+    # INT8 has a scale a vector, INT4 one for each 32 dims.
+    return {
+        "f32": 4 * head_dim,
+        "f16": 2 * head_dim,
+        "bf16": 2 * head_dim,
+        "int8": head_dim + 2,
+        "int4": head_dim // 32 * 18,
+    }[kv_type]
+
+
 def kv_bytes_per_token(config: ModelConfig, kv_type: str) -> int:
     """Bytes of keys and values that one position takes in all layers."""
-    dims = config.head_dim
-    # INT8 has a scale a vector, INT4 one for each 32 dims.
-    vector = {
-        "f32": 4 * dims, "f16": 2 * dims, "bf16": 2 * dims,
-        "int8": dims + 2, "int4": dims // 32 * 18,
-    }  # fmt: skip
-    return config.layers * config.kv_heads * 2 * vector[kv_type]
+    return config.layers * config.kv_heads * 2 * kv_vector_bytes(config.head_dim, kv_type)
 
 
 def estimate(config: ModelConfig, engine: EngineConfig, filled: int) -> MemoryEstimate:

@@ -63,7 +63,8 @@ def native_operators() -> Any:
     names = (name for name, *_ in _Functions._fields_)
     functions = _Functions(*(ctypes.cast(library[name], ctypes.c_void_p) for name in names))
     torch.ops.load_library(str(path))
-    bind = ctypes.CDLL(str(path)).qwen_edge_bind
+    # Compiled layers call the operators by their names.
+    bind = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL).qwen_edge_bind
     bind.restype = None
     bind(ctypes.byref(functions))
     operator_shapes.register("qwen_edge")

@@ -8,7 +8,7 @@ multiply by them there. All else is ordinary torch. The architecture is that of 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 Operators = Any
 """A namespace of operators: ``torch.ops.qwen_edge``, or another with the same."""
-RunLayer = Callable[..., Tensor]
-"""``Layer.forward``, or what was compiled from it."""
+RunLayers = Callable[..., Tensor]
+"""``run_layers``, or what was compiled from it."""
 
 
 class Projection(nn.Module):
@@ -146,6 +146,19 @@ class Layer(nn.Module):
         return y
 
 
+def run_layers(
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    rope: tuple[Tensor, Tensor],
+    caches: Iterable[Tensor],
+    rows: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Runs layers one after the other; arguments are those of ``Layer.forward``."""
+    for layer, cache in zip(layers, caches, strict=True):
+        x = layer(x, rope, cache, rows)
+    return x
+
+
 class Qwen3(nn.Module):
     """The model.
 
@@ -199,7 +212,7 @@ class Qwen3(nn.Module):
         rows: tuple[Tensor, Tensor],
         cache: Sequence[Tensor],
         wanted: Tensor,
-        run_layer: RunLayer = Layer.forward,
+        run: RunLayers = run_layers,
     ) -> Tensor:
         """Computes some rows.
 
@@ -208,18 +221,30 @@ class Qwen3(nn.Module):
             rows: sequence and position of each, int64 [n] each.
             cache: of each layer.
             wanted: rows whose logits are wanted, int64 [m].
-            run_layer: runs one layer.
+            run: runs the layers.
 
         Returns:
             Logits, fp32 [m, vocab].
         """
-        angles = rows[1][:, None] * self.frequencies
-        rope = angles.cos().float(), angles.sin().float()
+        rope = self.rope(rows[1])
         x = self.embedding(ids, self.embed_tokens, self.embedding_layout, self.hidden_size)
-        for layer, own in zip(self.layers, cache, strict=True):
-            x = run_layer(layer, x, rope, own, rows)
+        x = run(self.layers, x, rope, cache, rows)
+        if wanted.numel() == 0:
+            return x.new_empty(0, self.head.rows)
         logits: Tensor = self.head(self.norm(x[wanted]))
         return logits
+
+    def rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the angles position * theta^(-2i / head_dim).
+
+        Args:
+            positions: int64 [n].
+
+        Returns:
+            fp32 [n, head_dim / 2] each.
+        """
+        angles = positions[:, None] * self.frequencies
+        return angles.cos().float(), angles.sin().float()
 
 
 def load_qwen3(

@@ -1,10 +1,12 @@
 #include "operators.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "activations.h"
@@ -17,6 +19,14 @@
 namespace qe {
 namespace {
 
+constexpr int kPhases = 3;
+// About a millisecond: from one operation to the next Python may be at work, and a thread that
+// sleeps takes longer to wake than many an operation to compute.
+constexpr int kSpins = 30000;
+// Threads that read ahead, how far, how much at a time, and how often the calling thread does so
+// before it returns.
+constexpr int kMostAhead = 16, kCallerSteps = 32;
+constexpr size_t kAheadBytes = 256 << 10, kAheadStep = 1024;
 constexpr int kMostThreads = 256, kMostWeights = 8, kMostRows = 1 << 16;
 
 void check(bool condition, const char* message) {
@@ -60,9 +70,22 @@ class Operators {
   void attend_rows(const qe_attention& call, float* out);
 
  private:
+  // The weights that followed others the last time, by the address of the first: where each thread
+  // begins. While Python gets to the next operation, threads read ahead there.
+  struct Ahead {
+    std::atomic<const uint8_t*> begin[kMostAhead] = {};
+    std::atomic<size_t> bytes[kMostAhead] = {};
+  };
+
   ThreadPool& pool() {
-    constexpr int kPhases = 3;
-    if (!pool_) pool_ = std::make_unique<ThreadPool>(std::max(threads_, prefill_threads_), kPhases);
+    if (!pool_) {
+      const ThreadPool::Idle idle{kSpins,
+                                  [](const void* context, int thread, int count) {
+                                    static_cast<const Operators*>(context)->fetch(thread, count);
+                                  },
+                                  this};
+      pool_ = std::make_unique<ThreadPool>(std::max(threads_, prefill_threads_), kPhases, idle);
+    }
     return *pool_;
   }
   int active(int n) const { return n == 1 ? threads_ : prefill_threads_; }
@@ -71,6 +94,9 @@ class Operators {
     pool().run(active(n), n >= kLongPhaseRows, job);
   }
   Activations& input(int n, int cols);
+  void foresee(const std::vector<Matrix>& weights, int n);
+  void note(const std::vector<Matrix>& weights, Ahead* ahead) const;
+  void fetch(int thread, int count) const;
   void plan(const qe_attention& call);
   AttentionState& gather(const Kernels& kernels, const qe_attention& call, const Block& block,
                          int kv_head, int first_split, int splits, AttentionScratch& scratch);
@@ -85,6 +111,9 @@ class Operators {
   };
   std::map<int, Input> inputs_;
   AlignedArray<float> padded_;
+  std::unordered_map<const void*, Ahead> following_;
+  const void* previous_ = nullptr;
+  std::atomic<const Ahead*> ahead_{nullptr};
   int max_queries_ = 0, group_ = 0, head_dim_ = 0;
   std::vector<AttentionScratch> scratch_;  // of each thread
   std::vector<Block> blocks_;
@@ -109,6 +138,48 @@ Activations& Operators::input(int n, int cols) {
   return found.activations;
 }
 
+// Notes what follows what, for a single row: in a pass over a model it is always the same.
+void Operators::foresee(const std::vector<Matrix>& weights, int n) {
+  ahead_.store(nullptr, std::memory_order_relaxed);
+  if (n > 1) {
+    previous_ = nullptr;
+    return;
+  }
+  if (previous_) note(weights, &following_[previous_]);
+  previous_ = weights[0].data;
+  const auto next = following_.find(previous_);
+  if (next != following_.end()) ahead_.store(&next->second, std::memory_order_release);
+}
+
+void Operators::note(const std::vector<Matrix>& weights, Ahead* ahead) const {
+  int tiles = 0;
+  for (const Matrix& w : weights) tiles += w.tiles();
+  for (int thread = 0; thread < std::min(threads_, kMostAhead); ++thread) {
+    // Where ThreadPool::share_shrinking has the thread begin.
+    int64_t tile = int64_t{tiles / kTileStep} * thread / threads_ * kTileStep;
+    for (const Matrix& w : weights) {
+      if (tile < w.tiles()) {
+        const size_t bytes = w.group > 0 ? (w.tiles() - tile) * w.tile_bytes() : 0;
+        ahead->begin[thread].store(bytes > 0 ? w.data + tile * w.tile_bytes() : nullptr,
+                                   std::memory_order_relaxed);
+        ahead->bytes[thread].store(std::min(bytes, kAheadBytes), std::memory_order_relaxed);
+        break;
+      }
+      tile -= w.tiles();
+    }
+  }
+}
+
+// A hint to the processor: what it names need not be there any more.
+void Operators::fetch(int thread, int count) const {
+  const Ahead* ahead = ahead_.load(std::memory_order_acquire);
+  if (ahead == nullptr || thread >= kMostAhead) return;
+  const size_t at = count * kAheadStep;
+  if (at >= ahead->bytes[thread].load(std::memory_order_relaxed)) return;
+  const uint8_t* begin = ahead->begin[thread].load(std::memory_order_relaxed) + at;
+  for (size_t i = 0; i < kAheadStep; i += 64) __builtin_prefetch(begin + i, 0, 2);
+}
+
 void multiply(const Kernels& kernels, const Matrix& w, const float* x, int64_t x_stride,
               const QuantizedRows& quantized, int n, int begin, int end, float* out,
               size_t out_stride) {
@@ -127,6 +198,7 @@ void Operators::linear(const std::vector<Matrix>& weights, const int32_t* order,
                        int64_t x_stride, int n, bool fp32, float* out) {
   const std::lock_guard<std::mutex> guard(mutex_);
   const Kernels kernels = kernels_for(fp32);
+  foresee(weights, n);
   const int cols = weights[0].cols;
   int tiles = 0, rows = 0;
   bool quantizes = false, whole_tiles = true;
@@ -175,6 +247,7 @@ void Operators::linear(const std::vector<Matrix>& weights, const int32_t* order,
       }
     });
   });
+  for (int count = 0; count < kCallerSteps; ++count) fetch(0, count);
   if (whole_tiles) return;
   for (int i = 0; i < n; ++i) {
     const float* from = target + i * stride;

@@ -14,8 +14,6 @@
 namespace qe {
 namespace {
 
-// About 20 microseconds: longer than a phase's imbalance, short enough not to cost battery.
-constexpr int kSpins = 600;
 // How long a thread that does nothing else waits for another before it has it brought to its core.
 constexpr int kPatience = 40;
 constexpr uint32_t kThreadBits = 8, kAllThreads = (1u << kThreadBits) - 1;
@@ -32,11 +30,7 @@ int thread_id() { return static_cast<int>(syscall(SYS_gettid)); }
 
 }  // namespace
 
-void Signal::wait_change(uint32_t seen) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value_.load(std::memory_order_acquire) != seen) return;
-    pause_cpu();
-  }
+void Signal::sleep_until_change(uint32_t seen) {
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   while (value_.load(std::memory_order_seq_cst) == seen) {
     syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
@@ -69,7 +63,7 @@ void Signal::wake() {
   }
 }
 
-ThreadPool::ThreadPool(int threads, int phases) {
+ThreadPool::ThreadPool(int threads, int phases, const Idle& idle) : idle_(idle) {
   if (threads < 1 || threads >= static_cast<int>(kAllThreads)) {
     throw Error(kArgument, "the number of threads must be between 1 and 254");
   }
@@ -132,7 +126,10 @@ void ThreadPool::work(int thread) {
   Member& member = members_[thread];
   member.id.store(thread_id(), std::memory_order_relaxed);
   while (true) {
-    started_.wait_change(seen);
+    started_.wait_change(seen, idle_.spins, [&](int count) {
+      if (idle_.meanwhile) idle_.meanwhile(idle_.context, thread, count);
+      pause_cpu();
+    });
     seen = started_.value();
     if (thread >= static_cast<int>(seen & kAllThreads)) continue;
     if (function_ == nullptr) return;

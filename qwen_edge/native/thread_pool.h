@@ -24,8 +24,16 @@ namespace qe {
 class Signal {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
-  // Returns once the word is no longer `seen`.
-  void wait_change(uint32_t seen);
+  // Returns once the word is no longer `seen`; looks `spins` times before it sleeps, and does
+  // something useful in between: meanwhile(i).
+  template <typename Meanwhile>
+  void wait_change(uint32_t seen, int spins, const Meanwhile& meanwhile) {
+    for (int i = 0; i < spins; ++i) {
+      if (value_.load(std::memory_order_acquire) != seen) return;
+      meanwhile(i);
+    }
+    sleep_until_change(seen);
+  }
   // Sleeps while the word is `seen`, for about `microseconds` at most. May return for no reason.
   void sleep(uint32_t seen, int microseconds);
   // Changes the word and wakes all waiters. One thread at a time publishes.
@@ -34,6 +42,7 @@ class Signal {
   void advance();
 
  private:
+  void sleep_until_change(uint32_t seen);
   void wake();
 
   std::atomic<uint32_t> value_{0};
@@ -100,8 +109,20 @@ class WorkRange {
 
 class ThreadPool {
  public:
+  // About 20 microseconds: longer than a phase's imbalance, short enough not to cost battery.
+  static constexpr int kSpins = 600;
+
+  // What threads without a job do while they spin: called with the thread and a count from 0.
+  using Meanwhile = void (*)(const void* context, int thread, int count);
+  struct Idle {
+    int spins = kSpins;  // how often a thread looks for a job before it sleeps
+    Meanwhile meanwhile = nullptr;
+    const void* context = nullptr;
+  };
+
   // `phases`: the most of a job. Throws Error(kMemory) if the threads cannot be started.
-  ThreadPool(int threads, int phases);
+  ThreadPool(int threads, int phases, const Idle& idle);
+  ThreadPool(int threads, int phases) : ThreadPool(threads, phases, Idle()) {}
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -202,6 +223,7 @@ class ThreadPool {
   std::unique_ptr<Member[]> members_;
   std::unique_ptr<Done[]> done_;
   int phases_ = 0;
+  Idle idle_;
   // The job's number in the high bits, how many threads take part in the low ones: a worker that
   // wakes late decides from the one word that it read whether this job is its own.
   Signal started_;

@@ -10,7 +10,7 @@ import torch
 
 from qwen_edge.model.convert import convert
 from qwen_edge.model.packed import PackedModel, open_model
-from qwen_edge.model.qwen3 import Layer, Qwen3, load_qwen3
+from qwen_edge.model.qwen3 import Qwen3, load_qwen3, run_layers
 from tests.engine.oracle import SHAPES, oracle_logits, oracle_of, random_model, relative_error
 from tests.model.files import BLOB
 from tests.model.operator_cases import KV_TYPES, empty_cache
@@ -47,14 +47,14 @@ def test_it_is_transformers_model(ops: Any, model: PackedModel) -> None:
 
 def test_layers_are_run_by_what_is_given(ops: Any, model: PackedModel) -> None:
     network = load_qwen3(model, ops, KV_TYPES["f32"], fp32=True)
-    ran = []
+    ran: list[Any] = []
 
-    def run(layer: Layer, *args: Any) -> torch.Tensor:
-        ran.append(layer)
-        return layer.forward(*args)
+    def run(layers: Any, *args: Any) -> torch.Tensor:
+        ran.extend(layers)
+        return run_layers(layers, *args)
 
     ids = [3, 1, 4]
-    assert torch.equal(logits(network, model, ids, run_layer=run), logits(network, model, ids))
+    assert torch.equal(logits(network, model, ids, run=run), logits(network, model, ids))
     assert ran == list(network.layers)
 
 

@@ -1,0 +1,241 @@
+"""The torch engine: model/qwen3.py over a KV cache of fixed shape, eager or compiled."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from qwen_edge.engine.interface import EngineConfig, Logits, Row
+from qwen_edge.engine.memory_estimate import KV_BLOCK, kv_vector_bytes
+from qwen_edge.engine.native import KV_TYPES
+from qwen_edge.errors import MemoryLimitError, UsageError
+from qwen_edge.model.closing import Closing
+from qwen_edge.model.operators import native_operators, set_threads
+from qwen_edge.model.packed import PackedModel
+from qwen_edge.model.qwen3 import RunLayers, load_qwen3, run_layers
+from qwen_edge.native.build import CompilerError
+from qwen_edge.quant.packing import usable_threads
+
+
+class Watcher(Protocol):
+    """Is told what setting an engine up takes."""
+
+    def begin(self, what: str) -> None:
+        """Something that may take a while begins; ``what`` may have a translation."""
+        ...
+
+    def warn(self, message: str, **values: object) -> None:
+        """Something does not work and is done another way."""
+        ...
+
+
+class Unwatched:
+    """A ``Watcher`` that lets everything pass."""
+
+    def begin(self, what: str) -> None:
+        """See ``Watcher``."""
+
+    def warn(self, message: str, **values: object) -> None:
+        """See ``Watcher``."""
+
+
+class TorchEngine(Closing):
+    """An ``Engine`` in PyTorch; use it as a context manager.
+
+    Args:
+        model: stays open as long as the engine lives; the engine does not close it.
+        config: see ``EngineConfig``.
+        compile_mode: ``off`` runs eagerly, ``on`` under torch.compile, ``aot`` from a package that
+            was compiled ahead of time, ``auto`` from such a package if there is one, else ``on``.
+        watcher: is told of compilations, and of what does not work.
+
+    Attributes:
+        compiled: ``off``, ``on`` or ``aot``: what became of it.
+
+    Raises:
+        MemoryLimitError: there is no address space for the KV cache.
+        UsageError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: PackedModel,
+        config: EngineConfig,
+        compile_mode: str = "auto",
+        watcher: Watcher | None = None,
+    ) -> None:
+        if config.kv_type not in KV_TYPES or (config.kv_type == "f32") != (
+            config.activations == "f32"
+        ):
+            raise UsageError("The KV cache type cannot be {value}.", value=config.kv_type)
+        watcher = watcher or Unwatched()
+        self.config = config
+        self.vocab_size = model.config.vocab_size
+        self._operators = _operators(config, watcher)
+        self._cache = _new_cache(model, config)
+        self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
+        self._logits: Tensor | None = None
+        self._network = load_qwen3(
+            model,
+            self._operators,
+            KV_TYPES[config.kv_type],
+            fp32=config.activations == "f32",
+        )
+        self._run_row: RunLayers = run_layers
+        self.compiled = "off"
+        if compile_mode != "off":
+            self._compile(compile_mode, watcher)
+        # What importing torch has made stays: to look through it for garbage takes longer than
+        # many a token.
+        gc.freeze()
+
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        """See ``Engine.forward``."""
+        self._check(rows)
+        sequences, positions, ids, wants = zip(*rows, strict=True)
+        wanted = [i for i, wants_logits in enumerate(wants) if wants_logits]
+        try:
+            with torch.inference_mode():
+                logits = self._network(
+                    torch.tensor(ids),
+                    (torch.tensor(sequences), torch.tensor(positions)),
+                    self._cache,
+                    torch.tensor(wanted, dtype=torch.int64),
+                    self._run_row if len(rows) == 1 else run_layers,
+                )
+        except RuntimeError as error:
+            raise _out_of_memory(error) from None
+        for row in rows:
+            self._ids[row.sequence].append(row.token)
+        # What is handed out is an address into it.
+        self._logits = logits
+        return [
+            Logits(logits.data_ptr() + 4 * i * self.vocab_size, self.vocab_size)
+            for i in range(len(wanted))
+        ]
+
+    def cached_ids(self, sequence: int = 0) -> Sequence[int]:
+        """See ``Engine.cached_ids``."""
+        return self._ids[sequence]
+
+    def truncate(self, length: int, sequence: int = 0) -> None:
+        """See ``Engine.truncate``."""
+        if not 0 <= length <= len(self._ids[sequence]):
+            raise UsageError("There are no {length} positions to keep.", length=length)
+        del self._ids[sequence][length:]
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """See ``Engine.fork``."""
+        if not 0 <= length <= len(self._ids[source]):
+            raise UsageError("There are no {length} positions to keep.", length=length)
+        blocks = -(-length // KV_BLOCK)
+        if source != target:
+            for layer in self._cache:
+                layer[target, :, :, :blocks] = layer[source, :, :, :blocks]
+        self._ids[target] = self._ids[source][:length]
+
+    def stretch(self, length: int, sequence: int = 0) -> None:
+        """See ``StretchingEngine.stretch``."""
+        held = len(self._ids[sequence])
+        if held < KV_BLOCK or not held <= length <= self.config.context:
+            raise UsageError("There are no {length} positions to keep.", length=length)
+        first = -(-held // KV_BLOCK)
+        for layer in self._cache:
+            layer[sequence, :, :, first : -(-length // KV_BLOCK)] = layer[sequence, :, :, :1]
+        self._ids[sequence] += [self._ids[sequence][0]] * (length - held)
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        for name in ("_network", "_cache", "_logits", "_run_row"):
+            self.__dict__.pop(name, None)
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        if not 1 <= len(rows) <= self.config.prefill_rows:
+            raise UsageError(
+                "A call takes at most {most} rows, not {given}.",
+                most=self.config.prefill_rows,
+                given=len(rows),
+            )
+        following = [len(ids) for ids in self._ids]
+        for sequence, position, token, _ in rows:
+            known = 0 <= sequence < len(following) and 0 <= token < self.vocab_size
+            if not known or position != following[sequence] or position >= self.config.context:
+                raise UsageError(
+                    "Position {position} of sequence {sequence} with token {token} does not "
+                    "follow on.",
+                    position=position,
+                    sequence=sequence,
+                    token=token,
+                )
+            following[sequence] += 1
+
+    def _compile(self, mode: str, watcher: Watcher) -> None:
+        from qwen_edge.engine.torch_compile import compile_layers
+
+        watcher.begin("Compiling")
+        try:
+            self._run_row = compile_layers(self._network, self._cache)
+            self.compiled = "on"
+        except Exception as error:  # whatever a compiler may raise, the eager engine is there
+            watcher.warn(
+                "torch.compile does not work here ({reason}); going on without.",
+                reason=str(error).partition("\n")[0][:200],
+            )
+
+
+def _operators(config: EngineConfig, watcher: Watcher) -> Any:
+    threads = usable_threads(config.threads)
+    try:
+        operators = native_operators()
+    except (CompilerError, OSError) as error:
+        from qwen_edge.model.operators_torch import torch_operators
+
+        watcher.warn(
+            "The operators for torch cannot be built ({reason}); slow ones are used.",
+            reason=str(error).partition("\n")[0].rstrip("."),
+        )
+        torch.set_num_threads(threads)
+        return torch_operators()
+    set_threads(threads, config.prefill_threads or threads)
+    # Only additions are left to torch: less work than to share them out.
+    torch.set_num_threads(1)
+    return operators
+
+
+def _new_cache(model: PackedModel, config: EngineConfig) -> list[Tensor]:
+    """Of each layer, uint8 [sequences, kv_heads, 2, blocks, bytes of a block], all zeros.
+
+    The pages are the kernel's until they are written to: a long context that is not used costs
+    nothing.
+    """
+    shape = model.config
+    block = KV_BLOCK * kv_vector_bytes(shape.head_dim, config.kv_type)
+    sizes = (config.sequences, shape.kv_heads, 2, -(-config.context // KV_BLOCK), block)
+    count = torch.Size(sizes).numel()
+    try:
+        memory = mmap.mmap(-1, shape.layers * count)
+    except (OSError, ValueError, OverflowError):
+        raise _no_memory("the KV cache") from None
+    layers = torch.frombuffer(memory, dtype=torch.uint8).view(shape.layers, *sizes)
+    return list(layers)
+
+
+def _no_memory(what: str) -> MemoryLimitError:
+    return MemoryLimitError(
+        "Out of memory: {reason}.",
+        "Use a smaller --context, --kv int4, or raise --memory-cap.",
+        reason=what,
+    )
+
+
+def _out_of_memory(error: RuntimeError) -> Exception:
+    """The error that a user is told where torch could not allocate, else the error itself."""
+    text = str(error)
+    if "not enough memory" in text or "an allocation failed" in text:
+        return _no_memory("an allocation failed")
+    return error
