@@ -28,8 +28,8 @@ _SHIMS = {
 }
 """Arguments of the operators' C interface in native/torch/operators.cpp."""
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "size_asserts": False}
-# A call from Python costs as much as a small layer, and code for many layers takes long to compile.
-_LAYERS_AT_ONCE = 4
+# A call from Python costs as much as a small layer, and tracing many takes long at each start.
+_LAYERS_AT_ONCE = 2
 # Single codes of INT8 activations may be rounded to the other side.
 _TOLERANCE = 1e-2
 
@@ -72,7 +72,7 @@ class CompiledLayers:
     """
 
     def __init__(self, layers: nn.ModuleList) -> None:
-        step = group_size(len(layers))
+        step = group_size(len(layers), _LAYERS_AT_ONCE)
         self._step = step
         self._groups = [layers[i : i + step] for i in range(0, len(layers), step)]
         self._run = torch.compile(_one_row, fullgraph=True, dynamic=False, options=OPTIONS)
@@ -87,9 +87,9 @@ class CompiledLayers:
         return x
 
 
-def group_size(layers: int) -> int:
+def group_size(layers: int, most: int) -> int:
     """How many layers are compiled together: a divisor of their number."""
-    return max(step for step in range(1, _LAYERS_AT_ONCE + 1) if layers % step == 0)
+    return max(step for step in range(1, most + 1) if layers % step == 0)
 
 
 def _one_row(layers: Any, x: Tensor, rope: Any, caches: Any, rows: Any) -> Tensor:

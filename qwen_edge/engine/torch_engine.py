@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -51,7 +52,8 @@ class TorchEngine(Closing):
         model: stays open as long as the engine lives; the engine does not close it.
         config: see ``EngineConfig``.
         compile_mode: ``off`` runs eagerly, ``on`` under torch.compile, ``aot`` from a package that
-            was compiled ahead of time, ``auto`` from such a package if there is one, else ``on``.
+            is compiled ahead of time, now if that was not done yet. ``auto`` is ``aot``, or ``on``
+            where that does not work: a package starts in a second and takes the least time a token.
         watcher: is told of compilations, and of what does not work.
 
     Attributes:
@@ -76,19 +78,19 @@ class TorchEngine(Closing):
         watcher = watcher or Unwatched()
         self.config = config
         self.vocab_size = model.config.vocab_size
-        self._operators = _operators(config, watcher)
+        operators = _operators(config, watcher)
         self._cache = _new_cache(model, config)
         self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
         self._logits: Tensor | None = None
         self._network = load_qwen3(
             model,
-            self._operators,
+            operators,
             KV_TYPES[config.kv_type],
             fp32=config.activations == "f32",
         )
         self._run_row: RunLayers = run_layers
         self.compiled = "off"
-        if compile_mode != "off":
+        if compile_mode != "off" and operators is torch.ops.qwen_edge:
             self._compile(compile_mode, watcher)
         # What importing torch has made stays: to look through it for garbage takes longer than
         # many a token.
@@ -174,18 +176,42 @@ class TorchEngine(Closing):
                 )
             following[sequence] += 1
 
+    def make_package(self) -> Path:
+        """Compiles the layers ahead of time, for ``aot``; see ``torch_package.make_package``."""
+        from qwen_edge.engine.torch_package import make_package
+
+        return make_package(self._network, self._cache)
+
     def _compile(self, mode: str, watcher: Watcher) -> None:
+        """Has single rows run by compiled layers; whatever goes wrong, the eager ones are there."""
+        problem: Exception | None = None
+        for way in {"auto": ("aot", "on")}.get(mode, (mode,)):
+            try:
+                self._run_row = self._packaged(watcher) if way == "aot" else self._traced(watcher)
+            except Exception as error:  # a compiler may raise anything
+                problem = error
+            else:
+                self.compiled = way
+                return
+        watcher.warn(
+            "torch's compiler does not work here ({reason}); going on without.",
+            reason=str(problem).strip().partition("\n")[0][:200].rstrip("."),
+        )
+
+    def _packaged(self, watcher: Watcher) -> RunLayers:
+        from qwen_edge.engine.torch_package import PackagedLayers, find_package
+
+        path = find_package(self._network, self._cache)
+        if path is None:
+            watcher.begin("Compiling the model for torch")
+            path = self.make_package()
+        return PackagedLayers(self._network, self._cache, path)
+
+    def _traced(self, watcher: Watcher) -> RunLayers:
         from qwen_edge.engine.torch_compile import compile_layers
 
-        watcher.begin("Compiling")
-        try:
-            self._run_row = compile_layers(self._network, self._cache)
-            self.compiled = "on"
-        except Exception as error:  # whatever a compiler may raise, the eager engine is there
-            watcher.warn(
-                "torch.compile does not work here ({reason}); going on without.",
-                reason=str(error).partition("\n")[0][:200],
-            )
+        watcher.begin("Compiling the model for torch")
+        return compile_layers(self._network, self._cache)
 
 
 def _operators(config: EngineConfig, watcher: Watcher) -> Any:

@@ -79,8 +79,8 @@ def build_operators() -> Path:
         OSError: the result cannot be stored.
     """
     folder = torch_folder() / "operators"
-    target = folder / f"operators-{_key()}.so"
-    if _is_own(target):
+    target = folder / f"operators-{operators_key()}.so"
+    if is_own(target):
         return target
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(suffix=".partial", dir=folder)
@@ -99,7 +99,7 @@ def build_operators() -> Path:
     return target
 
 
-def _key() -> str:
+def operators_key() -> str:
     """Tells sources, flags, compiler and torch apart."""
     digest = hashlib.sha256()
     for path in (_SOURCE, *sorted(SOURCE_DIR.glob("*.h")), SOURCE_DIR / "isa" / "isa.h"):
@@ -109,7 +109,7 @@ def _key() -> str:
     return digest.hexdigest()[:24]
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether a file is there that nobody but this user can have written: it is to be run."""
     try:
         status = os.stat(path)

@@ -191,7 +191,7 @@ class Qwen3(nn.Module):
             return Layer(config, attention, FeedForward(gate_up, down, operators), operators)
 
         self.embedding = operators.embedding.default
-        self.hidden_size = config.hidden_size
+        self.hidden_size, self.kv_type, self.fp32 = config.hidden_size, kv_type, fp32
         embedding = tensors[EMBEDDING].layout
         self.register_buffer(
             "embed_tokens", torch.empty(_shape(embedding), dtype=_dtype(embedding))

@@ -1,0 +1,150 @@
+"""Layers compiled ahead of time: a package that runs them without tracing anything.
+
+AOTInductor compiles a group of layers with their weights as arguments, so that one small package
+serves all groups, and every model of the same shapes. It is machine code: it lies in this user's
+cache folder, not beside a model, and nobody else's is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qwen_edge.engine.torch_compile import OPTIONS, check_layers, configure, group_size
+from qwen_edge.errors import QwenEdgeError
+from qwen_edge.host.paths import torch_folder
+from qwen_edge.model.operators import is_own, operators_key
+from qwen_edge.model.qwen3 import Qwen3
+
+_NAME = "model"
+# Compiled once and for all: the fewer calls, the better, but the compiler takes its time.
+_LAYERS_AT_ONCE = 4
+_LONGEST = 1 << 16
+
+
+class PackagedLayers:
+    """Runs layers in packaged groups; give it to ``Qwen3.forward`` in place of ``run_layers``.
+
+    It is for calls of one row.
+
+    Args:
+        network: the model.
+        caches: of its layers.
+        path: a package that ``make_package`` made for them.
+
+    Raises:
+        ArithmeticError: the packaged layers compute something else than the eager ones.
+        RuntimeError: the package does not load.
+    """
+
+    def __init__(self, network: Qwen3, caches: Sequence[Tensor], path: Path) -> None:
+        step = group_size(len(network.layers), _LAYERS_AT_ONCE)
+        self._runner = torch._C._aoti.AOTIModelPackageLoader(str(path), _NAME, True, 1, -1)
+        self._groups = [
+            [*caches[i : i + step], *_tensors(network.layers[i : i + step])]
+            for i in range(0, len(network.layers), step)
+        ]
+        check_layers(self, network, caches)
+
+    def __call__(self, layers: object, x: Tensor, rope: Any, caches: object, rows: Any) -> Tensor:
+        """See ``run_layers``; layers and caches are those given to the constructor."""
+        for group in self._groups:
+            (x,) = self._runner.boxed_run([x, *rope, *rows, *group])
+        return x
+
+
+class _Group(nn.Module):
+    """A group of layers as a function of everything that differs from group to group."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        # Not submodules: their tensors must not become constants of the package.
+        self._layers = [(layer, [name for name, _ in layer.named_buffers()]) for layer in layers]
+
+    def forward(
+        self, x: Tensor, rope: list[Tensor], rows: list[Tensor], given: list[Tensor]
+    ) -> Tensor:
+        tensors = iter(given)
+        caches = [next(tensors) for _ in self._layers]
+        for (layer, names), cache in zip(self._layers, caches, strict=True):
+            own = {name: next(tensors) for name in names}
+            arguments = (x, tuple(rope), cache, tuple(rows))
+            x = torch.func.functional_call(layer, own, arguments)
+        return x
+
+
+def package_path(network: Qwen3, caches: Sequence[Tensor]) -> Path:
+    """Where the package for a model and its caches is, or would be."""
+    step = group_size(len(network.layers), _LAYERS_AT_ONCE)
+    facts = [
+        torch.__version__, operators_key(), platform.machine(),
+        torch.backends.cpu.get_cpu_capability(), OPTIONS, network.hidden_size, network.kv_type,
+        network.fp32, str(network.layers[0]), _signature(network.layers[:step]),
+        [(cache.shape[:3], cache.shape[4]) for cache in caches[:step]],
+    ]  # fmt: skip
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+    return torch_folder() / "packages" / f"layers-{key}.pt2"
+
+
+def find_package(network: Qwen3, caches: Sequence[Tensor]) -> Path | None:
+    """The package for a model and its caches, if there is one that this user made."""
+    path = package_path(network, caches)
+    return path if is_own(path) else None
+
+
+def make_package(network: Qwen3, caches: Sequence[Tensor]) -> Path:
+    """Compiles the package for a model and its caches; takes some 10 seconds.
+
+    Raises:
+        QwenEdgeError: the model's layers are not all alike.
+        Exception: whatever the compiler raises.
+    """
+    step = group_size(len(network.layers), _LAYERS_AT_ONCE)
+    signatures = {
+        repr(_signature(network.layers[i : i + step])) for i in range(0, len(network.layers), step)
+    }
+    if len(signatures) > 1:
+        raise QwenEdgeError(
+            "The model's layers differ in how they are quantized: no package can serve them all.",
+            "Use --compile on.",
+        )
+    configure()
+    from torch._inductor import aoti_compile_and_package
+
+    rows = [torch.zeros(1, dtype=torch.int64) for _ in range(2)]
+    with torch.no_grad():
+        x, rope = torch.zeros(1, network.hidden_size), [*network.rope(rows[1])]
+    given = [*caches[:step], *_tensors(network.layers[:step])]
+    # A package is for any length of the context.
+    blocks = {3: torch.export.Dim("blocks", min=2, max=_LONGEST)}
+    dims = (None, [None, None], [None, None], [blocks] * step + [None] * (len(given) - step))
+    path = package_path(network, caches)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        program = torch.export.export(
+            _Group(network.layers[:step]), (x, rope, rows, given), dynamic_shapes=dims, strict=False
+        )
+        partial = Path(folder) / "package.pt2"
+        options = {key: value for key, value in OPTIONS.items() if key != "cpp_wrapper"}
+        aoti_compile_and_package(program, package_path=str(partial), inductor_configs=options)
+        partial.replace(path)
+    return path
+
+
+def _tensors(layers: Iterable[nn.Module]) -> list[Tensor]:
+    return [tensor for layer in layers for _, tensor in layer.named_buffers()]
+
+
+def _signature(layers: Iterable[nn.Module]) -> list[tuple[str, torch.Size, torch.dtype]]:
+    return [
+        (name, tensor.shape, tensor.dtype)
+        for layer in layers
+        for name, tensor in layer.named_buffers()
+    ]
