@@ -11,6 +11,7 @@ from qwen_edge.cli.bench_values import part_name
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.model_options import ENGINE_OPTIONS, flags_of
 from qwen_edge.cli.options import Option, Values
+from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import Progress, note, out
 from qwen_edge.errors import UsageError
 from qwen_edge.session.bench_result import Part, Report, read_report
@@ -178,6 +179,7 @@ class _Watcher:
 
     def __init__(self, bar: Progress, stop: StopRequest, started: float) -> None:
         self.planned = 0.0
+        self.setup = SetupView()
         self._bar, self._stop, self._started = bar, stop, started
         self._label = ""
 

@@ -19,6 +19,7 @@ from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
+from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import TWO_COLUMNS, err, is_terminal, note, show_error, warn, width
 from qwen_edge.cli.text_cells import wrapped
 from qwen_edge.engine.stats import GenerationStats
@@ -61,7 +62,8 @@ def main(values: Values) -> int:
     """Talks until the user leaves; returns the exit code."""
     saved = last_conversation() if values.switch("resume") else None
     file = prompt_file(values)
-    with load_model(flags_of(values), prompt_file=file, keep_all=True) as loaded:
+    flags, view = flags_of(values), SetupView()
+    with load_model(flags, prompt_file=file, keep_all=True, watcher=view) as loaded:
         introduce(loaded.plan)
         if values.switch("resume") and saved is None:
             note("There is no saved conversation; this is a new one.")

@@ -11,6 +11,7 @@ from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.language import translate
 from qwen_edge.cli.model_options import ENGINE_OPTIONS, MODEL_OPTIONS, flags_of
 from qwen_edge.cli.options import Option, Values
+from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import Progress, is_terminal, note, out
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import format_size
@@ -259,6 +260,7 @@ class _Watcher:
     """Shows on standard error how far it is, and stops for Ctrl-C."""
 
     def __init__(self, bar: Progress, stop: StopRequest) -> None:
+        self.setup = SetupView()
         self._bar, self._stop = bar, stop
         self._done = 0
         self._start = 0.0

@@ -382,6 +382,18 @@ _ERRORS = {
     "Download the model again.": "请重新下载该模型。",
     "The tokenizer is not valid JSON: {reason}.": "分词器不是有效的 JSON：{reason}。",
     "A token id does not fit into 32 bits.": "词元编号超出了 32 位。",
+    "torch's compiler does not work here ({reason}).": "torch 的编译器在此不可用（{reason}）。",
+    "It needs a C++ compiler: `pkg install clang` on Termux, `apt install g++` elsewhere.": (
+        "需要 C++ 编译器：Termux 上用 `pkg install clang`，其他系统用 `apt install g++`。"
+    ),
+    "The model's layers differ in how they are quantized: no package can serve them all.": (
+        "模型各层的量化方式不同：没有一个编译包能用于所有层。"
+    ),
+    "Use --compile on.": "请使用 --compile on。",
+    "The KV cache type cannot be {value}.": "KV 缓存的类型不能是 {value}。",
+    "Position {position} of sequence {sequence} with token {token} does not follow on.": (
+        "序列 {sequence} 的位置 {position}（词元 {token}）不连续。"
+    ),
 }
 
 _NOTES = {
@@ -413,6 +425,16 @@ _NOTES = {
         "回答在 {tokens} 个词元后被截断；可用 --max-tokens 放宽。"
     ),
     "Reading the prompt": "正在读取提示词",
+    "Loading torch": "正在加载 torch",
+    "Loading torch and transformers": "正在加载 torch 和 transformers",
+    "Building the operators for torch": "正在编译 torch 算子",
+    "Compiling the model for torch": "正在为 torch 编译模型",
+    "The operators for torch cannot be built ({reason}); slow ones are used.": (
+        "无法编译 torch 算子（{reason}）；改用较慢的算子。"
+    ),
+    "torch's compiler does not work here ({reason}); going on without.": (
+        "torch 的编译器在此不可用（{reason}）；不编译而继续。"
+    ),
     'Lines between two lines of """ are one message.': '两行 """ 之间的各行算作一条消息。',
     "{model}, context {context} tokens. /help lists commands, Ctrl-D leaves.": (
         "{model}，上下文 {context} 个词元。/help 列出命令，Ctrl-D 退出。"

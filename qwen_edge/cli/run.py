@@ -19,6 +19,7 @@ from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.prompt import read_prompt
+from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import is_terminal, note, out, table
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import format_size
@@ -60,7 +61,7 @@ def main(values: Values) -> int:
         )
     start = time.perf_counter()
     plan = make_plan(flags_of(values))
-    with LoadedModel(plan, prompt_file(values)) as loaded:
+    with LoadedModel(plan, prompt_file(values), watcher=SetupView()) as loaded:
         load_seconds = time.perf_counter() - start
         introduce(plan)
         if values.switch("explain"):

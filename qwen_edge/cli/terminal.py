@@ -213,7 +213,9 @@ class Progress:
         unit: Callable[[int], str],
         delay: float,
         rate: bool = False,
+        style: str = "",
     ) -> None:
+        self._style = style
         self._label = translate(label)
         self._total = total
         self._unit = unit
@@ -237,7 +239,8 @@ class Progress:
             self._next = now + self.INTERVAL
             self._drawn = True
             speed = self._speed(now, done)
-            self._raw(_ERASE_LINE + self.line(done, now - self._start, width(), speed))
+            text = self.line(done, now - self._start, width(), speed)
+            self._raw(_ERASE_LINE + styled(text, self._style, sys.stderr))
 
     def _speed(self, now: float, done: int) -> float | None:
         """The amount a second lately; None where it is not asked for or not known yet."""
@@ -291,12 +294,12 @@ class Progress:
     def _pace(self, done: int, share: float, seconds: float, speed: float | None) -> str:
         """Speed and time left, as far as they are known."""
         if self._samples is None:
-            return f"  {_clock(seconds / share - seconds)}" if seconds > 2 and 0 < share < 1 else ""
+            return f"  {clock(seconds / share - seconds)}" if seconds > 2 and 0 < share < 1 else ""
         if speed is None:
             return ""
         text = f"  {self._unit(round(speed))}/s"
         left = ((self._total or 0) - done) / speed if speed > 0 else 0
-        return f"{text}  {_clock(left)}" if 0 < left < _LONGEST_CLOCK else text
+        return f"{text}  {clock(left)}" if 0 < left < _LONGEST_CLOCK else text
 
     def _raw(self, text: str) -> None:
         try:
@@ -306,7 +309,8 @@ class Progress:
             self._live = False
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds as on a clock: 0:07, 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from qwen_edge.engine.interface import EngineConfig
-from qwen_edge.engine.torch_engine import TorchEngine, Watcher
+from qwen_edge.engine.torch_engine import TorchEngine
+from qwen_edge.engine.watcher import Watcher
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.model.packed import PackedModel
 

@@ -6,7 +6,7 @@ import gc
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,35 +14,15 @@ from torch import Tensor
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.engine.memory_estimate import KV_BLOCK, kv_vector_bytes
 from qwen_edge.engine.native import KV_TYPES
+from qwen_edge.engine.watcher import Unwatched, Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.model.closing import Closing
 from qwen_edge.model.operators import native_operators, set_threads
+from qwen_edge.model.operators_file import is_own, operators_path
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.model.qwen3 import RunLayers, load_qwen3, run_layers
 from qwen_edge.native.build import CompilerError
 from qwen_edge.quant.packing import usable_threads
-
-
-class Watcher(Protocol):
-    """Is told what setting an engine up takes."""
-
-    def begin(self, what: str) -> None:
-        """Something that may take a while begins; ``what`` may have a translation."""
-        ...
-
-    def warn(self, message: str, **values: object) -> None:
-        """Something does not work and is done another way."""
-        ...
-
-
-class Unwatched:
-    """A ``Watcher`` that lets everything pass."""
-
-    def begin(self, what: str) -> None:
-        """See ``Watcher``."""
-
-    def warn(self, message: str, **values: object) -> None:
-        """See ``Watcher``."""
 
 
 class TorchEngine(Closing):
@@ -90,6 +70,7 @@ class TorchEngine(Closing):
         )
         self._run_row: RunLayers = run_layers
         self.compiled = "off"
+        # Without a compiler for the operators there is none for the layers.
         if compile_mode != "off" and operators is torch.ops.qwen_edge:
             self._compile(compile_mode, watcher)
         # What importing torch has made stays: to look through it for garbage takes longer than
@@ -217,6 +198,8 @@ class TorchEngine(Closing):
 def _operators(config: EngineConfig, watcher: Watcher) -> Any:
     threads = usable_threads(config.threads)
     try:
+        if not is_own(operators_path()):
+            watcher.begin("Building the operators for torch")
         operators = native_operators()
     except (CompilerError, OSError) as error:
         from qwen_edge.model.operators_torch import torch_operators

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from qwen_edge.engine.torch_compile import OPTIONS, check_layers, configure, group_size
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.host.paths import torch_folder
-from qwen_edge.model.operators import is_own, operators_key
+from qwen_edge.model.operators_file import is_own, operators_key
 from qwen_edge.model.qwen3 import Qwen3
 
 _NAME = "model"

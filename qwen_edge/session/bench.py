@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import qwen_edge
+from qwen_edge.engine.watcher import Watcher as SetupWatcher
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.battery import battery_temperature
 from qwen_edge.session.answer import AnswerOptions
@@ -52,6 +53,11 @@ class Watcher(Protocol):
     """
 
     planned: float
+
+    @property
+    def setup(self) -> SetupWatcher:
+        """Is told what setting an engine up takes."""
+        ...
 
     def begin(self, part: Part) -> None:
         """A part begins."""
@@ -170,7 +176,7 @@ class Bench:
         self._watcher.begin(Part("load", None))
         for i in range(_LOADS + 1):
             start = time.monotonic()
-            with LoadedModel(make_plan(self._flags)):
+            with LoadedModel(make_plan(self._flags), watcher=self._watcher.setup):
                 seconds = time.monotonic() - start
             if i:
                 self._record("load", None, seconds)
@@ -185,7 +191,8 @@ class Bench:
 
     def _load(self, scope: Scope) -> LoadedModel:
         plan = make_plan(self._flags)
-        return LoadedModel(replace(plan, engine=scope.engine))
+        plan = replace(plan, engine=scope.engine)
+        return LoadedModel(plan, watcher=self._watcher.setup)
 
     def _measure(self, loaded: LoadedModel, scope: Scope) -> None:
         def poll() -> None:

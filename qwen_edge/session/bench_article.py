@@ -34,7 +34,8 @@ class ArticleBench(Bench):
         """See ``Bench.run``."""
         start = time.monotonic()
         plan = make_plan(self._flags)
-        with LoadedModel(replace(plan, engine=plain(plan.engine))) as loaded:
+        plan = replace(plan, engine=plain(plan.engine))
+        with LoadedModel(plan, watcher=self._watcher.setup) as loaded:
             self._record("load", None, time.monotonic() - start)
             self._facts = describe(loaded.plan)
             self._temperature()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 
 from qwen_edge.engine.interface import Engine, PrefixEngine
 from qwen_edge.engine.native import NativeEngine
 from qwen_edge.engine.uncached import Uncached, uncached
+from qwen_edge.engine.watcher import Unwatched, Watcher
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.engine_choice import NATIVE, TORCH, TRANSFORMERS, EngineChoice
@@ -18,10 +20,15 @@ _MODULES = {
     TORCH: "qwen_edge.engine.torch_engine",
     TRANSFORMERS: "qwen_edge.engine.transformers_engine",
 }
+_LOADING = {TORCH: "Loading torch", TRANSFORMERS: "Loading torch and transformers"}
 
 
-def load_packages(choice: EngineChoice) -> None:
+def load_packages(choice: EngineChoice, watcher: Watcher | None = None) -> None:
     """Imports what an engine needs; before a memory cap is set, since it maps large libraries.
+
+    Args:
+        choice: the engine.
+        watcher: is told of it.
 
     Raises:
         QwenEdgeError: a package is installed and does not load.
@@ -30,8 +37,13 @@ def load_packages(choice: EngineChoice) -> None:
         return
     # A model is a folder on this device: nothing here has a reason to ask the network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    watcher = watcher or Unwatched()
+    watcher.begin(_LOADING[choice.name])
     try:
-        importlib.import_module(_MODULES[choice.name])
+        # A torch without numpy warns of it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(_MODULES[choice.name])
         if "bitsandbytes" in choice.packages:
             from qwen_edge.engine.transformers_engine import load_quietly
 
@@ -43,13 +55,16 @@ def load_packages(choice: EngineChoice) -> None:
             engine=choice.name,
             reason=str(error).partition("\n")[0].rstrip("."),
         ) from None
+    finally:
+        watcher.end()
 
 
-def create_engine(plan: Plan) -> Engine:
+def create_engine(plan: Plan, watcher: Watcher | None = None) -> Engine:
     """Sets the engine of a plan up.
 
     Args:
         plan: its model stays open as long as the engine lives.
+        watcher: is told of compilations, and of what does not work.
 
     Raises:
         DamagedModelError: the tensors do not make a model.
@@ -58,7 +73,8 @@ def create_engine(plan: Plan) -> Engine:
         QwenEdgeError: the engine's packages do not load.
     """
     choice, model = plan.choice, plan.model
-    load_packages(choice)
+    watcher = watcher or Unwatched()
+    load_packages(choice, watcher)
     if not isinstance(model, PackedModel):
         from qwen_edge.engine.transformers_engine import TransformersEngine
 
@@ -69,7 +85,10 @@ def create_engine(plan: Plan) -> Engine:
     if choice.name == NATIVE:
         return uncached(NativeEngine(model, plan.engine))
     module = importlib.import_module(_MODULES[choice.name])
-    engine: Engine = module.TorchEngine(model, plan.engine, choice.compile)
+    try:
+        engine: Engine = module.TorchEngine(model, plan.engine, choice.compile, watcher)
+    finally:
+        watcher.end()
     return uncached(engine)
 
 

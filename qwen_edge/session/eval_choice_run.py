@@ -66,7 +66,8 @@ class ChoiceRun(Run):
                 )
         self._checksum = checksum_of([id for exam in exams for id in exam.prompt])
         context = min(max(longest(exams), _SHORTEST_CONTEXT), most)
-        with load_engines(self._flags, [path], context, self._precision) as engines:
+        setup = self._watcher.setup
+        with load_engines(self._flags, [path], context, self._precision, watcher=setup) as engines:
             self._describe(engines, scoring=self._scoring)
             self._watcher.begin(
                 sum(

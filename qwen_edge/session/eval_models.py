@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen_edge.engine.interface import Engine, EngineConfig
+from qwen_edge.engine.watcher import Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
@@ -137,6 +138,7 @@ def load_engines(
     precision: Precision,
     *,
     packs: bool = False,
+    watcher: Watcher | None = None,
 ) -> Iterator[Engines]:
     """Loads one model or two under one memory cap.
 
@@ -146,6 +148,7 @@ def load_engines(
         context: tokens of the longest sequence.
         precision: of all of them.
         packs: whether rows of logits are packed or unpacked besides.
+        watcher: is told what setting an engine up takes.
 
     Raises:
         DamagedModelError: a model cannot be used.
@@ -166,12 +169,12 @@ def load_engines(
             stack.callback(plans[-1].model.close)
         configs = [_engine_config(plan, precision) for plan in plans]
         _check_memory(plans, configs, packs)
-        load_packages(plans[0].choice)
+        load_packages(plans[0].choice, watcher)
         cap = stack.enter_context(_memory_cap(plans))
         engines = []
         for plan, config in zip(plans, configs, strict=True):
             with memory_errors():
-                engines.append(create_engine(replace(plan, engine=config)))
+                engines.append(create_engine(replace(plan, engine=config), watcher))
                 stack.callback(engines[-1].close)
                 if plan.lora is not None:
                     adapting = adaptable(engines[-1], plan.choice)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import qwen_edge
+from qwen_edge.engine.watcher import Watcher as SetupWatcher
 from qwen_edge.native.checksum import checksum
 from qwen_edge.session.eval_models import Engines, Precision
 from qwen_edge.session.eval_result import Choices, Divergence, Perplexity, Report
@@ -15,6 +16,11 @@ from qwen_edge.session.plan import Plan
 
 class Watcher(Protocol):
     """Is told what goes on."""
+
+    @property
+    def setup(self) -> SetupWatcher:
+        """Is told what setting an engine up takes."""
+        ...
 
     def loaded(self, plan: Plan) -> None:
         """The model is loaded."""

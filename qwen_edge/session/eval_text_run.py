@@ -79,7 +79,14 @@ class TextRun(Run):
             assert text is not None
             packs = bool(options.save or options.reference)
             engines = stack.enter_context(
-                load_engines(self._flags, models, text.context, self._precision, packs=packs)
+                load_engines(
+                    self._flags,
+                    models,
+                    text.context,
+                    self._precision,
+                    packs=packs,
+                    watcher=self._watcher.setup,
+                )
             )
             self._describe(engines, context=text.context, stride=text.stride)
             # Two models take the same time twice.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from qwen_edge.engine.watcher import Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
@@ -26,6 +27,7 @@ class LoadedModel(Closing):
         plan: what to load and how; its model is closed together with this.
         prompt_file: holds the prompt's keys and values between two runs of the program.
         keep_all: whether all that was said goes into that file in the end.
+        watcher: is told what setting the engine up takes.
 
     Attributes:
         plan: likewise.
@@ -44,7 +46,12 @@ class LoadedModel(Closing):
     """
 
     def __init__(
-        self, plan: Plan, prompt_file: Path | None = None, *, keep_all: bool = False
+        self,
+        plan: Plan,
+        prompt_file: Path | None = None,
+        *,
+        keep_all: bool = False,
+        watcher: Watcher | None = None,
     ) -> None:
         self.plan = plan
         self.prompt_file: PromptFile | None = None
@@ -52,11 +59,11 @@ class LoadedModel(Closing):
             stack.callback(plan.model.close)
             if prompt_file is not None:
                 _check_prompt_file(plan)
-            load_packages(plan.choice)
+            load_packages(plan.choice, watcher)
             cap = stack.enter_context(plan.memory_cap())
             with memory_errors():
                 self.tokenizer = open_tokenizer(plan.model)
-                self.engine = create_engine(plan)
+                self.engine = create_engine(plan, watcher)
                 stack.callback(self.engine.close)
                 self.lora = plan.lora
                 if plan.lora is not None:
@@ -159,6 +166,7 @@ def load_model(
     prompt_file: Path | None = None,
     *,
     keep_all: bool = False,
+    watcher: Watcher | None = None,
 ) -> LoadedModel:
     """Finds a model, decides how to run it here, and loads it.
 
@@ -167,6 +175,7 @@ def load_model(
         environ: the environment variables.
         prompt_file: see ``LoadedModel``.
         keep_all: likewise.
+        watcher: likewise.
 
     Raises:
         UsageError: a bad setting or prompt file.
@@ -174,4 +183,5 @@ def load_model(
         DamagedModelError: the model cannot be used.
         MemoryLimitError: it does not fit.
     """
-    return LoadedModel(make_plan(flags, environ), prompt_file, keep_all=keep_all)
+    plan = make_plan(flags, environ)
+    return LoadedModel(plan, prompt_file, keep_all=keep_all, watcher=watcher)

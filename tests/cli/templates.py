@@ -12,6 +12,8 @@ ERRORS = PACKAGE / "errors.py"
 # Functions whose first argument is a template.
 TELLING = {"note", "warn", "progress", "Progress", "file_progress", "heading", "translate"}
 TELLING |= {"localized", "_labelled"}
+# What an engine tells a watcher.
+WATCHED = {"begin", "warn"}
 
 
 class Found(NamedTuple):
@@ -45,12 +47,13 @@ def error_templates() -> Iterator[Found]:
 
 
 def told_templates() -> Iterator[Found]:
-    """Notes, warnings, labels and headings of the command line."""
-    for path in sorted((PACKAGE / "cli").glob("*.py")):
-        tree = ast.parse(path.read_text())
-        for call in _calls(tree):
-            if _name(call) in TELLING and call.args:
-                yield from _templates(call.args[0], tree, path)
+    """Notes, warnings, labels and headings of the command line, and what watchers are told."""
+    for folder, names in (("cli", TELLING), ("session", WATCHED), ("engine", WATCHED)):
+        for path in sorted((PACKAGE / folder).glob("*.py")):
+            tree = ast.parse(path.read_text())
+            for call in _calls(tree):
+                if _name(call) in names and call.args:
+                    yield from _templates(call.args[0], tree, path)
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:

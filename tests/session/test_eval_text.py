@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from qwen_edge.engine.watcher import Unwatched
 from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.model.convert import convert
 from qwen_edge.model.packed import PackedModel, open_model
@@ -46,6 +47,7 @@ class Silent:
 
     def __init__(self, stop_after: int = 1 << 60) -> None:
         self.planned = self.done = 0
+        self.setup = Unwatched()
         self._stop_after = stop_after
 
     def loaded(self, plan: object) -> None:
