@@ -48,7 +48,7 @@ def error_templates() -> Iterator[Found]:
 
 def told_templates() -> Iterator[Found]:
     """Notes, warnings, labels and headings of the command line, and what watchers are told."""
-    for folder, names in (("cli", TELLING), ("session", WATCHED), ("engine", WATCHED)):
+    for folder, names in (("cli", TELLING), ("engine", WATCHED)):
         for path in sorted((PACKAGE / folder).glob("*.py")):
             tree = ast.parse(path.read_text())
             for call in _calls(tree):
