@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.paths import torch_folder
 from qwen_edge.model.qwen3 import Qwen3, RunLayers, run_layers
 
@@ -28,8 +29,8 @@ _SHIMS = {
 }
 """Arguments of the operators' C interface in native/torch/operators.cpp."""
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "size_asserts": False}
-# A call from Python costs as much as a small layer, and tracing many takes long at each start.
-_LAYERS_AT_ONCE = 2
+# A call from Python costs as much as a small layer, and code for many takes long to compile.
+_LAYERS_AT_ONCE = 4
 # Single codes of INT8 activations may be rounded to the other side.
 _TOLERANCE = 1e-2
 
@@ -72,10 +73,12 @@ class CompiledLayers:
     """
 
     def __init__(self, layers: nn.ModuleList) -> None:
-        step = group_size(len(layers), _LAYERS_AT_ONCE)
+        step = group_size(len(layers))
         self._step = step
         self._groups = [layers[i : i + step] for i in range(0, len(layers), step)]
-        self._run = torch.compile(_one_row, fullgraph=True, dynamic=False, options=OPTIONS)
+        # Groups differ in their tensors alone: to look at the modules, too, takes longer.
+        guards = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
+        self._run = torch.compile(_one_row, fullgraph=True, dynamic=False, options=OPTIONS | guards)
 
     def __call__(
         self, layers: object, x: Tensor, rope: Any, caches: Sequence[Tensor], rows: Any
@@ -87,9 +90,9 @@ class CompiledLayers:
         return x
 
 
-def group_size(layers: int, most: int) -> int:
+def group_size(layers: int) -> int:
     """How many layers are compiled together: a divisor of their number."""
-    return max(step for step in range(1, most + 1) if layers % step == 0)
+    return max(step for step in range(1, _LAYERS_AT_ONCE + 1) if layers % step == 0)
 
 
 def _one_row(layers: Any, x: Tensor, rope: Any, caches: Any, rows: Any) -> Tensor:
@@ -109,23 +112,31 @@ def compile_layers(network: Qwen3, caches: Sequence[Tensor]) -> CompiledLayers:
     """
     configure()
     compiled = CompiledLayers(network.layers)
-    check_layers(compiled, network, caches)
+    # Inductor starts the compiler where it likes.
+    with uncapped_children():
+        check_layers(compiled, network, caches, len(network.layers))
     return compiled
 
 
-def check_layers(run: RunLayers, network: Qwen3, caches: Sequence[Tensor]) -> None:
-    """Holds a way to run layers against the eager one; see ``compile_layers``.
+def check_layers(run: RunLayers, network: Qwen3, caches: Sequence[Tensor], count: int) -> None:
+    """Holds a way to run layers against the eager one, for the first ``count`` of them.
+
+    Args:
+        run: takes what ``run_layers`` takes.
+        network: the model.
+        caches: of its layers; position 0 of the first sequence is overwritten.
+        count: the more layers, the more pages of the model file are read.
 
     Raises:
         ArithmeticError: they differ.
     """
+    layers, caches = network.layers[:count], caches[:count]
     with torch.inference_mode():
-        values = torch.arange(network.hidden_size, dtype=torch.float32)
-        x = (values * 0.7).sin()[None]
+        x = torch.arange(network.hidden_size, dtype=torch.float32).mul(0.7).sin()[None]
         rows = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
         rope = network.rope(rows[1])
-        found = run(network.layers, x, rope, caches, rows)
-        expected = run_layers(network.layers, x, rope, caches, rows)
+        found = run(layers, x, rope, caches, rows)
+        expected = run_layers(layers, x, rope, caches, rows)
         error = (found - expected).norm() / expected.norm()
     if not error <= _TOLERANCE:
         raise ArithmeticError(f"compiled layers are off by {error:.1e}")

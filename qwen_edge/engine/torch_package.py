@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from qwen_edge.engine.torch_compile import OPTIONS, check_layers, configure, group_size
 from qwen_edge.errors import QwenEdgeError
+from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.paths import torch_folder
 from qwen_edge.model.operators_file import is_own, operators_key
 from qwen_edge.model.qwen3 import Qwen3
 
 _NAME = "model"
-# Compiled once and for all: the fewer calls, the better, but the compiler takes its time.
-_LAYERS_AT_ONCE = 4
 _LONGEST = 1 << 16
 
 
@@ -45,17 +44,20 @@ class PackagedLayers:
     """
 
     def __init__(self, network: Qwen3, caches: Sequence[Tensor], path: Path) -> None:
-        step = group_size(len(network.layers), _LAYERS_AT_ONCE)
+        step = self._step = group_size(len(network.layers))
         self._runner = torch._C._aoti.AOTIModelPackageLoader(str(path), _NAME, True, 1, -1)
         self._groups = [
             [*caches[i : i + step], *_tensors(network.layers[i : i + step])]
             for i in range(0, len(network.layers), step)
         ]
-        check_layers(self, network, caches)
+        # All groups are run by the same code.
+        check_layers(self, network, caches, step)
 
-    def __call__(self, layers: object, x: Tensor, rope: Any, caches: object, rows: Any) -> Tensor:
-        """See ``run_layers``; layers and caches are those given to the constructor."""
-        for group in self._groups:
+    def __call__(
+        self, layers: Sequence[object], x: Tensor, rope: Any, caches: object, rows: Any
+    ) -> Tensor:
+        """See ``run_layers``; the layers are those given to the constructor, or the first."""
+        for group in self._groups[: len(layers) // self._step]:
             (x,) = self._runner.boxed_run([x, *rope, *rows, *group])
         return x
 
@@ -82,7 +84,7 @@ class _Group(nn.Module):
 
 def package_path(network: Qwen3, caches: Sequence[Tensor]) -> Path:
     """Where the package for a model and its caches is, or would be."""
-    step = group_size(len(network.layers), _LAYERS_AT_ONCE)
+    step = group_size(len(network.layers))
     facts = [
         torch.__version__, operators_key(), platform.machine(),
         torch.backends.cpu.get_cpu_capability(), OPTIONS, network.hidden_size, network.kv_type,
@@ -106,7 +108,7 @@ def make_package(network: Qwen3, caches: Sequence[Tensor]) -> Path:
         QwenEdgeError: the model's layers are not all alike.
         Exception: whatever the compiler raises.
     """
-    step = group_size(len(network.layers), _LAYERS_AT_ONCE)
+    step = group_size(len(network.layers))
     signatures = {
         repr(_signature(network.layers[i : i + step])) for i in range(0, len(network.layers), step)
     }
@@ -127,7 +129,12 @@ def make_package(network: Qwen3, caches: Sequence[Tensor]) -> Path:
     dims = (None, [None, None], [None, None], [blocks] * step + [None] * (len(given) - step))
     path = package_path(network, caches)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+    with (
+        torch.no_grad(),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder,
+        # Inductor starts the compiler where it likes.
+        uncapped_children(),
+    ):
         program = torch.export.export(
             _Group(network.layers[:step]), (x, rope, rows, given), dynamic_shapes=dims, strict=False
         )
