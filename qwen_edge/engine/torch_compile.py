@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.paths import torch_folder
+from qwen_edge.model.operators import operators_key
 from qwen_edge.model.qwen3 import Qwen3, RunLayers, run_layers
 
 _TENSOR = "AtenTensorHandle"
@@ -28,6 +29,7 @@ _SHIMS = {
     "attention": ", ".join([_TENSOR] * 6) + f", int64_t, int32_t, {_TENSOR}*",
 }
 """Arguments of the operators' C interface in native/torch/operators.cpp."""
+_SHIM_SETTING = "aot_inductor.custom_ops_to_c_shims"
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "size_asserts": False}
 # A call from Python costs as much as a small layer, and code for many takes long to compile.
 _LAYERS_AT_ONCE = 4
@@ -37,7 +39,7 @@ _TOLERANCE = 1e-2
 
 def configure() -> None:
     """Sets inductor up: where it keeps what, and how it compiles."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(torch_folder() / "inductor")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(torch_folder() / "inductor" / operators_key())
     # There is too little to compile for workers to be worth their start.
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     import torch._inductor.config as inductor
@@ -52,6 +54,10 @@ def configure() -> None:
         getattr(operators, name).default: [f"AOTITorchError aoti_torch_cpu_{name}({arguments})"]
         for name, arguments in _SHIMS.items()
     }
+    # Operators cannot be part of a cache's key; the folder has them in its name.
+    ignored = getattr(inductor, "_cache_config_ignore_prefix", [])
+    if _SHIM_SETTING not in ignored:
+        ignored.append(_SHIM_SETTING)
 
 
 def _use_neon(inductor: Any) -> None:
