@@ -79,6 +79,8 @@ class TorchEngine(Closing):
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         """See ``Engine.forward``."""
+        if "_network" not in self.__dict__:
+            raise UsageError("The engine is closed.")
         self._check(rows)
         sequences, positions, ids, wants = zip(*rows, strict=True)
         wanted = [i for i, wants_logits in enumerate(wants) if wants_logits]
