@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.paths import torch_folder
-from qwen_edge.model.operators import operators_key
+from qwen_edge.model.operators_file import operators_key
 from qwen_edge.model.qwen3 import Qwen3, RunLayers, run_layers
 
 _TENSOR = "AtenTensorHandle"
