@@ -48,7 +48,7 @@ class EngineChoice:
     @property
     def keeps_prompts(self) -> bool:
         """Whether it writes keys and values to files and reads them back."""
-        return self.name != TRANSFORMERS
+        return self.name == NATIVE
 
     @property
     def packages(self) -> Sequence[str]:

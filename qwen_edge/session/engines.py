@@ -84,12 +84,12 @@ def create_engine(plan: Plan, watcher: Watcher | None = None) -> Engine:
         )
     if choice.name == NATIVE:
         return uncached(NativeEngine(model, plan.engine))
-    module = importlib.import_module(_MODULES[choice.name])
+    from qwen_edge.engine.torch_engine import TorchEngine
+
     try:
-        engine: Engine = module.TorchEngine(model, plan.engine, choice.compile, watcher)
+        return uncached(TorchEngine(model, plan.engine, choice.compile, watcher))
     finally:
         watcher.end()
-    return uncached(engine)
 
 
 def adaptable(engine: Engine, choice: EngineChoice) -> NativeEngine:

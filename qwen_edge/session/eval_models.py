@@ -17,12 +17,12 @@ from qwen_edge.native.checksum import checksum
 from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.engine_choice import NATIVE, TRANSFORMERS
 from qwen_edge.session.engines import adaptable, create_engine, load_packages
-from qwen_edge.session.footprint import INTERPRETER_BYTES, predict_peak
+from qwen_edge.session.footprint import library_bytes, predict_peak
 from qwen_edge.session.lora import apply_lora
 from qwen_edge.session.memory import MemoryCap, memory_errors
 from qwen_edge.session.models import resolve
 from qwen_edge.session.opened import open_found, open_tokenizer
-from qwen_edge.session.plan import THREAD_STACK, Plan, make_plan
+from qwen_edge.session.plan import THREAD_STACK, Plan, address_only, make_plan
 from qwen_edge.session.select import allowed_bytes
 from qwen_edge.session.settings import Settings
 
@@ -196,13 +196,13 @@ def _engine_config(plan: Plan, precision: Precision) -> EngineConfig:
 
 def _check_memory(plans: Sequence[Plan], configs: Sequence[EngineConfig], packs: bool) -> None:
     """Refuses what does not fit; the prediction of a single plan leaves out the rows of logits."""
-    needed = INTERPRETER_BYTES
+    base = needed = library_bytes(plans[0].choice)
     for plan, config in zip(plans, configs, strict=True):
         vocab = plan.facts.config.vocab_size
         rows = logit_rows(vocab)
         # Drafts are rows whose logits are wanted, too.
         more = replace(config, drafts=rows - 1)
-        needed += predict_peak(plan.facts, more, choice=plan.choice) - INTERPRETER_BYTES
+        needed += predict_peak(plan.facts, more, choice=plan.choice) - base
         # Codes of 2 bytes and what is unpacked of them.
         needed += (2 + 4) * rows * vocab if packs else 0
     allowed = allowed_bytes(plans[0].profile, plans[0].settings.wishes())
@@ -232,8 +232,9 @@ def _memory_cap(plans: Sequence[Plan]) -> MemoryCap:
     threads = sum(max(plan.engine.threads, plan.engine.prefill_threads) for plan in plans)
     return MemoryCap(
         plans[0].budget,
-        mapped=sum(plan.facts.weight_bytes for plan in plans),
+        mapped=sum(plan.facts.mapped_bytes for plan in plans),
         # Short-lived threads share the judging of rows.
-        address_only=2 * threads * THREAD_STACK
+        address_only=threads * THREAD_STACK
+        + address_only(threads, plans[0].choice)
         + sum(plan.lora.mapped for plan in plans if plan.lora is not None),
     )

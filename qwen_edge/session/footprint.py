@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.memory_estimate import estimate
-from qwen_edge.model.config import tensor_shapes
 from qwen_edge.model.packed import GenerationDefaults, ModelConfig, PackedModel
-from qwen_edge.session.engine_choice import QUANTIZED, EngineChoice
+from qwen_edge.session.engine_choice import TORCH, EngineChoice
+from qwen_edge.session.folder_memory import FolderMemory, folder_memory
 from qwen_edge.session.opened import Model
-
-if TYPE_CHECKING:
-    from qwen_edge.model.checkpoint_folder import CheckpointFolder
 
 # What the process holds beside weights, cache and scratch: interpreter, command line, template
 # engine, native library and its tokenizer's working memory. Measured by
 # benchmarks/predicted_peak.py.
 INTERPRETER_BYTES = 28 << 20
+# What importing the packages of an engine adds to it, measured likewise with torch's wheels for the
+# processor alone: torch, and its compiler where that is used; transformers with torch, and
+# bitsandbytes where it quantizes.
+TORCH_BYTES, COMPILER_BYTES = 225 << 20, 150 << 20
+TRANSFORMERS_BYTES, BITSANDBYTES_BYTES = 312 << 20, 45 << 20
+# transformers' working memory for a chunk of the prompt, and what its cache takes on top of keys
+# and values: layers grow one after the other by copies.
+_CHUNK_BYTES, _GROWTH = 20 << 20, 1.25
 
 _BITS = {
     "q4": 4, "nf4": 4, "fp4": 4, "q8": 8, "int8": 8, "f16": 16, "bf16": 16, "f32": 32,
@@ -33,12 +36,13 @@ class ModelFacts:
     Attributes:
         name: for people.
         config: its shape.
-        weight_bytes: of its file, the pages that become resident once every weight was read; of a
-            checkpoint's folder, what transformers makes of the weights.
+        weight_bytes: size of its file: the pages that become resident once every weight was read;
+            of a checkpoint's folder, of the weights as transformers holds them.
         bits: of a weight, nominally.
         can_think: whether its chat template has a thinking mode.
         generation: the sampling its authors recommend.
         adapter_bytes: what an adapter beside it takes.
+        folder: what a checkpoint's folder takes; None of a model file.
     """
 
     name: str
@@ -48,6 +52,12 @@ class ModelFacts:
     can_think: bool
     generation: GenerationDefaults
     adapter_bytes: int = 0
+    folder: FolderMemory | None = None
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Of the weights in use, what is mapped and counts against a memory cap in full."""
+        return self.weight_bytes if self.folder is None else self.folder.mapped
 
 
 def facts_of(model: Model, choice: EngineChoice | None = None) -> ModelFacts:
@@ -59,42 +69,19 @@ def facts_of(model: Model, choice: EngineChoice | None = None) -> ModelFacts:
     """
     if isinstance(model, PackedModel):
         # The feed-forward layers are the bulk of the weights; embeddings may be finer.
-        bulk = model.tensors["model.layers.0.mlp.down_proj.weight"].type
-        weight_bytes = model.size
+        bulk, folder = model.tensors["model.layers.0.mlp.down_proj.weight"].type, None
     else:
         assert choice is not None
-        bulk, weight_bytes = choice.weights, folder_weights(model, choice)
+        bulk, folder = choice.weights, folder_memory(model, choice)
     return ModelFacts(
         name=model.name,
         config=model.config,
-        weight_bytes=weight_bytes,
+        weight_bytes=model.size if folder is None else folder.weights,
         bits=_BITS[bulk],
         can_think="enable_thinking" in model.chat_template,
         generation=model.generation,
+        folder=folder,
     )
-
-
-def folder_weights(folder: CheckpointFolder, choice: EngineChoice) -> int:
-    """Bytes of a folder's weights in transformers' hands, once they are loaded."""
-    matrices = rest = rows = 0
-    for name, shape in tensor_shapes(folder.config).items():
-        if name.startswith("model.layers.") and len(shape) > 1:
-            matrices += math.prod(shape)
-            rows += shape[0]
-        else:
-            rest += math.prod(shape)
-    floats = 4 if choice.floats == "f32" else 2
-    if folder.quantized is not None:
-        held = folder.matrix_bytes
-    elif choice.weights == "int8":
-        held = matrices + 4 * rows
-    elif choice.weights in QUANTIZED:
-        # A scale for each 64 weights, of fp32, or of 8 bits with one of fp32 for 256 of them.
-        scales = matrices / 64
-        held = matrices // 2 + round(scales * (1 + 4 / 256) if choice.double_quant else scales * 4)
-    else:
-        held = matrices * floats
-    return held + rest * floats
 
 
 def predict_peak(
@@ -115,6 +102,22 @@ def predict_peak(
         Weights (every page of the file), adapter, KV cache, scratch memory, interpreter and
         libraries together.
     """
-    memory = estimate(facts.config, engine, engine.context if filled is None else filled)
+    filled = engine.context if filled is None else filled
+    memory = estimate(facts.config, engine, filled)
+    if facts.folder is not None:
+        kv_bytes = memory.kv_bytes if engine.keep_cache else 0
+        running = facts.folder.resident + int(_GROWTH * kv_bytes) + _CHUNK_BYTES
+        return library_bytes(choice) + max(running, facts.folder.loading)
     engine_bytes = memory.kv_bytes + memory.scratch_bytes + facts.adapter_bytes
-    return facts.weight_bytes + engine_bytes + INTERPRETER_BYTES
+    return facts.weight_bytes + engine_bytes + library_bytes(choice)
+
+
+def library_bytes(choice: EngineChoice | None) -> int:
+    """What the process of an engine holds before it has a model, libraries included."""
+    held, packages = INTERPRETER_BYTES, choice.packages if choice else ()
+    if "transformers" in packages:
+        held += TRANSFORMERS_BYTES
+        held += BITSANDBYTES_BYTES if "bitsandbytes" in packages else 0
+    elif choice and TORCH in packages:
+        held += TORCH_BYTES + (0 if choice.compile == "off" else COMPILER_BYTES)
+    return held

@@ -27,6 +27,19 @@ from qwen_edge.session.settings import Settings
 THREAD_STACK = 8 << 20
 
 
+# Likewise the part of the heap that glibc sets apart for each of a library's threads.
+THREAD_HEAP = 64 << 20
+# Threads that transformers loads weights with.
+_LOADERS = 4
+
+
+def address_only(threads: int, choice: EngineChoice) -> int:
+    """Bytes of address space that an engine's threads reserve and mostly do not touch."""
+    if choice.name == NATIVE:
+        return threads * THREAD_STACK
+    return (threads + _LOADERS) * (THREAD_STACK + THREAD_HEAP)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that is needed to start an engine.
@@ -71,8 +84,9 @@ class Plan:
         threads = max(self.engine.threads, self.engine.prefill_threads)
         return MemoryCap(
             self.budget,
-            mapped=self.facts.weight_bytes,
-            address_only=threads * THREAD_STACK + (self.lora.mapped if self.lora else 0),
+            mapped=self.facts.mapped_bytes,
+            address_only=address_only(threads, self.choice)
+            + (self.lora.mapped if self.lora else 0),
         )
 
 
