@@ -9,7 +9,8 @@ import pytest
 from tests.native.programs import ARM, SANITIZERS, build, run, run_on_arm, sanitized
 
 PARTS = (
-    "operators", "tensor_checks", "attention", "kv_cache", "thread_pool", "status", "dispatch",
+    "operators", "operator_attention", "operator_linear", "operator_pool", "read_ahead",
+    "tensor_checks", "attention", "kv_cache", "thread_pool", "status", "dispatch",
 )  # fmt: skip
 PASSED = " 122 passed, 0 failed"
 
