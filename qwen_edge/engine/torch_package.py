@@ -85,10 +85,12 @@ class _Group(nn.Module):
 def package_path(network: Qwen3, caches: Sequence[Tensor]) -> Path:
     """Where the package for a model and its caches is, or would be."""
     step = group_size(len(network.layers))
+    # What the code holds as constants, and the tensors that it is given: of every group, since one
+    # that has others than the first must not find the first one's package.
     facts = [
         torch.__version__, operators_key(), platform.machine(),
         torch.backends.cpu.get_cpu_capability(), OPTIONS, network.hidden_size, network.kv_type,
-        network.fp32, str(network.layers[0]), _signature(network.layers[:step]),
+        network.fp32, network.norm.eps, str(network.layers[0]), _signatures(network),
         [(cache.shape[:3], cache.shape[4]) for cache in caches[:step]],
     ]  # fmt: skip
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
@@ -109,10 +111,7 @@ def make_package(network: Qwen3, caches: Sequence[Tensor]) -> Path:
         Exception: whatever the compiler raises.
     """
     step = group_size(len(network.layers))
-    signatures = {
-        repr(_signature(network.layers[i : i + step])) for i in range(0, len(network.layers), step)
-    }
-    if len(signatures) > 1:
+    if len(_signatures(network)) > 1:
         raise QwenEdgeError(
             "The model's layers differ in how they are quantized: no package can serve them all.",
             "Use --compile on.",
@@ -147,6 +146,13 @@ def make_package(network: Qwen3, caches: Sequence[Tensor]) -> Path:
 
 def _tensors(layers: Iterable[nn.Module]) -> list[Tensor]:
     return [tensor for layer in layers for _, tensor in layer.named_buffers()]
+
+
+def _signatures(network: Qwen3) -> list[str]:
+    """What tensors groups of layers have: one entry if all have the same."""
+    step, layers = group_size(len(network.layers)), network.layers
+    groups = (layers[i : i + step] for i in range(0, len(layers), step))
+    return sorted({repr(_signature(group)) for group in groups})
 
 
 def _signature(layers: Iterable[nn.Module]) -> list[tuple[str, torch.Size, torch.dtype]]:
