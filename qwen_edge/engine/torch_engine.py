@@ -226,7 +226,9 @@ def _new_cache(model: PackedModel, config: EngineConfig) -> list[Tensor]:
     """
     shape = model.config
     block = KV_BLOCK * kv_vector_bytes(shape.head_dim, config.kv_type)
-    sizes = (config.sequences, shape.kv_heads, 2, -(-config.context // KV_BLOCK), block)
+    # Compilers make an exception of what there is one of.
+    blocks = max(2, -(-config.context // KV_BLOCK))
+    sizes = (config.sequences, shape.kv_heads, 2, blocks, block)
     count = torch.Size(sizes).numel()
     try:
         memory = mmap.mmap(-1, shape.layers * count)

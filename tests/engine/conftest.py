@@ -24,6 +24,14 @@ QUESTIONS = (
 
 
 @pytest.fixture(scope="session")
+def compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is compiled for torch is kept for the session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
 def demo() -> Iterator[PackedModel]:
     with open_model(demo_path()) as model:
         yield model

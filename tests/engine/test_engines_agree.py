@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qwen_edge.engine import torch_engine
+from qwen_edge.engine import torch_engine, torch_package
 from qwen_edge.engine.interface import Engine, EngineConfig, Row
 from qwen_edge.engine.torch_engine import TorchEngine
 from qwen_edge.errors import UsageError
@@ -30,6 +30,8 @@ from tests.engine.torch_engines import answer, compute, no_operators, open_engin
 from tests.model.files import BLOB
 from tests.model.grouped import Kind, write_quantized
 from tests.model.operator_cases import FORMATS
+
+pytestmark = pytest.mark.usefixtures("compilations")
 
 # Engines that share the native kernels differ by what a compiler does to additions.
 SHARED_LIMIT = 1e-3
@@ -127,7 +129,7 @@ def test_calls_of_any_shape(mixed: PackedModel, kv_type: str) -> None:
         truth = converse(engine, tokens(mixed))
     limits = {"eager": SHARED_LIMIT, "plain": ORACLE_LIMITS.get(kv_type, FP32_LIMIT)}
     if kv_type == "int8":
-        limits["compiled"] = SHARED_LIMIT
+        limits |= {"compiled": SHARED_LIMIT, "packaged": SHARED_LIMIT}
     for kind, limit in limits.items():
         with open_engine(kind, mixed, config) as engine:
             assert relative_error(converse(engine, tokens(mixed)), truth) <= limit
@@ -174,6 +176,42 @@ def test_what_is_refused_changes_nothing(mixed: PackedModel, kind: str) -> None:
             engine.forward([Row(0, 0, 5)])
 
 
+# --- packages of compiled layers
+
+
+def test_models_that_differ_have_packages_of_their_own(tmp_path: Path) -> None:
+    """The same shapes with another epsilon, and with one layer stored in another way."""
+    oracle = random_model(SHAPES["narrow"])
+    for name, epsilon in (("plain", 1e-6), ("other", 1e-3)):
+        oracle.config.rms_norm_eps = epsilon
+        oracle.save_pretrained(tmp_path / name)
+    overrides = [("model.layers.3.*_proj.weight", FORMATS["int8"])]
+    for source, target, wanted in (
+        ("plain", "a", []),
+        ("other", "b", []),
+        ("plain", "c", overrides),
+    ):
+        convert(tmp_path / source, tmp_path / target, tokenizer=BLOB, overrides=wanted)
+    for name in ("a", "b", "c"):
+        with open_model(tmp_path / name) as model:
+            native = logits_of("native", model, settings("int8"))
+            with TorchEngine(model, settings("int8"), "auto") as engine:
+                # No package can serve layers that differ.
+                assert engine.compiled == ("on" if name == "c" else "aot")
+                error = relative_error(engine_logits(engine, tokens(model), 1), native)
+            assert error <= INT8_CACHE_LIMIT
+
+
+def test_a_package_serves_contexts_of_any_length(mixed: PackedModel) -> None:
+    ids = tokens(mixed)[:12]
+    for context in (12, 16, 17, 2048):
+        config = settings("int8", context=context)
+        with open_engine("eager", mixed, config) as eager:
+            truth = engine_logits(eager, ids, 1)
+        with open_engine("packaged", mixed, config) as engine:
+            assert relative_error(engine_logits(engine, ids, 1), truth) <= SHARED_LIMIT
+
+
 # --- the demo model
 
 
@@ -196,7 +234,7 @@ def demo_results(
 def test_the_demo_model(demo: PackedModel, kv_type: str) -> None:
     prompts = [chat_ids(demo, [{"role": "user", "content": text}]) for text in QUESTIONS]
     native, text = demo_results("native", demo, kv_type, prompts)
-    for kind in ("eager", "compiled"):
+    for kind in ("eager", "compiled", "packaged"):
         logits, same = demo_results(kind, demo, kv_type, prompts)
         assert same == text
         assert relative_error(logits, native) <= SHARED_LIMIT
@@ -283,15 +321,18 @@ def test_without_a_compiler_there_is_one_warning(
     assert "There is no C++ compiler" in told.messages[0]
 
 
+@pytest.mark.parametrize("mode", ["on", "auto"])
 def test_a_failed_compilation_is_one_warning(
-    demo: PackedModel, monkeypatch: pytest.MonkeyPatch
+    mode: str, demo: PackedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the compiler crashed\nand said so at length")
 
     monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(torch_package, "make_package", fail)
+    monkeypatch.setattr(torch_package, "find_package", lambda *_: None)
     told = Warnings()
-    with TorchEngine(demo, settings("int8"), "on", told) as engine:
+    with TorchEngine(demo, settings("int8"), mode, told) as engine:
         assert engine.compiled == "off"
         with open_engine("eager", demo, settings("int8")) as eager:
             assert answer(engine, [5, 6, 7], 8) == answer(eager, [5, 6, 7], 8)

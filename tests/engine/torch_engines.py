@@ -19,11 +19,12 @@ from qwen_edge.native.build import CompilerError
 from tests.engine.oracle import array
 
 GREEDY = SamplingParams(temperature=0)
+COMPILE_MODES = {"compiled": "on", "packaged": "aot"}
 
 
 @contextlib.contextmanager
 def open_engine(kind: str, model: PackedModel, config: EngineConfig) -> Iterator[Engine]:
-    """An engine: ``native``, or torch's ``eager``, ``compiled``, or ``plain``.
+    """An engine: ``native``, or torch's ``eager``, ``compiled``, ``packaged`` or ``plain``.
 
     The last one has no compiler for the native operators, and does with plain torch.
     """
@@ -36,9 +37,10 @@ def open_engine(kind: str, model: PackedModel, config: EngineConfig) -> Iterator
             patch.setattr(torch_engine, "native_operators", no_operators)
         # What one model had compiled is not to count for another.
         torch._dynamo.reset()
-        with TorchEngine(model, config, "on" if kind == "compiled" else "off") as torch_one:
-            assert torch_one.compiled == ("on" if kind == "compiled" else "off")
-            yield torch_one
+        mode = COMPILE_MODES.get(kind, "off")
+        with TorchEngine(model, config, mode) as ours:
+            assert ours.compiled == mode
+            yield ours
 
 
 def no_operators() -> None:
