@@ -14,12 +14,17 @@ ARM = (("cortex-a53", "neon"), ("cortex-a76", "neon_dotprod"), ("max", "neon_i8m
 
 
 def build(
-    folder: Path, name: str, parts: Sequence[str], *flags: str, compiler: str = "g++"
+    folder: Path,
+    name: str,
+    parts: Sequence[str],
+    *flags: str,
+    compiler: str = "g++",
+    kernels: bool = True,
 ) -> Path:
-    """Compiles ``name``.cpp with the named parts of the library and all kernels."""
+    """Compiles ``name``.cpp with the named parts of the library and, if wanted, all kernels."""
     output = folder / name
     sources = [Path(__file__).with_name(f"{name}.cpp"), *(NATIVE / f"{p}.cpp" for p in parts)]
-    sources += sorted((NATIVE / "isa").glob("*.cpp"))
+    sources += sorted((NATIVE / "isa").glob("*.cpp")) if kernels else []
     command = [compiler, "-std=c++17", "-O2", "-g", "-pthread", *flags, "-I", str(NATIVE)]
     command += [*map(str, sources), "-o", str(output)]
     subprocess.run(command, check=True, timeout=600)
@@ -27,8 +32,8 @@ def build(
 
 
 def sanitized(sanitizer: str) -> tuple[str, ...]:
-    """The flags of a sanitizer that stops at the first finding."""
-    return f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"
+    """The flags of a sanitizer that stops at the first finding; none for an empty name."""
+    return (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all") if sanitizer else ()
 
 
 def run(*command: str | Path, isa: str = "") -> str:
