@@ -56,6 +56,8 @@ def _explain() -> None:
     plan = make_plan()
     plan.model.close()
     named_values(explained_rows(plan.settings.explain(plan.runtime)))
+    if plan.choice.reason is not None:
+        note(plan.choice.reason.sentence, **plan.choice.reason.values)
     note("For the model {model}.", model=plan.facts.name)
 
 

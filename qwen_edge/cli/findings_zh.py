@@ -20,6 +20,20 @@ FINDINGS = {
     "Decoding waits for memory, which {cores} big cores keep busy.": (
         "解码受内存带宽限制，{cores} 个大核已能用满带宽。"
     ),
+    "auto takes native: only it takes adapters.": "auto 选用 native：只有它能使用适配器。",
+    "auto takes native: nothing was measured here yet (`qwen-edge bench --engine all`).": (
+        "auto 选用 native：本机尚未测量（`qwen-edge bench --engine all`）。"
+    ),
+    "auto takes native: it was the fastest here.": "auto 选用 native：它在本机最快。",
+    "auto takes {engine}: {speed:.1f} tokens/s were measured here, and {native:.1f} with native.": (
+        "auto 选用 {engine}：本机测得每秒 {speed:.1f} 个词元，native 为 {native:.1f}。"
+    ),
+    "auto takes native: {engine} was faster here, and does not fit into memory now.": (
+        "auto 选用 native：{engine} 在本机更快，但目前内存放不下。"
+    ),
+    "auto takes transformers: only it takes a checkpoint's folder.": (
+        "auto 选用 transformers：只有它能使用检查点文件夹。"
+    ),
     "{model} needs {needed} of memory, and the cap is {allowed}.": (
         "{model} 需要 {needed} 内存，而上限为 {allowed}。"
     ),

@@ -105,6 +105,8 @@ def _explain(plan: Plan) -> None:
 
     lines = plan.settings.explain(plan.runtime)
     table(explained_rows(lines), ("setting", "value"), aside=True)
+    if plan.choice.reason is not None:
+        note(plan.choice.reason.sentence, **plan.choice.reason.values)
     if plan.lora is not None:
         note(
             "The adapter {name} has rank {rank} and takes {size} of the predicted peak of {peak}.",

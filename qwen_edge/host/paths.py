@@ -53,6 +53,12 @@ def torch_folder(environ: Mapping[str, str] | None = None) -> Path:
     return _folder(environ, "XDG_CACHE_HOME", ".cache") / "torch"
 
 
+def engine_speeds_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of the engines' measured speeds; it need not exist, and may be deleted."""
+    environ = os.environ if environ is None else environ
+    return _folder(environ, "XDG_CACHE_HOME", ".cache") / "engine-speeds.json"
+
+
 def data_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of conversations and other things to keep; it need not exist."""
     environ = os.environ if environ is None else environ

@@ -19,9 +19,8 @@ from qwen_edge.host.device import Device, read_device
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import Storage, storage_of
 from qwen_edge.host.system import packages_left_behind
-from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.engine_choice import EngineChoice
-from qwen_edge.session.engine_setup import choose_engine, for_folder
+from qwen_edge.session.engine_setup import choose_engine, settle
 from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.known_models import KNOWN_MODELS
 from qwen_edge.session.lora import wanted_lora, with_lora
@@ -30,7 +29,8 @@ from qwen_edge.session.opened import open_found
 from qwen_edge.session.plan import engine_config, select_for
 from qwen_edge.session.profile import DeviceProfile, read_profile
 from qwen_edge.session.prompt_store import PromptStore, Usage
-from qwen_edge.session.reasons import Reason, reasons
+from qwen_edge.session.reason import Reason
+from qwen_edge.session.reasons import reasons
 from qwen_edge.session.select import RuntimeConfig, allowed_bytes, tier_of
 from qwen_edge.session.settings import Explained, Settings, unknown_variables
 
@@ -218,8 +218,7 @@ def _model(
     facts = None
     try:
         with contextlib.closing(open_found(found, choice.name)) as model:
-            if not isinstance(model, PackedModel):
-                choice = for_folder(choice, model, place)
+            choice = settle(choice, model, settings, place, environ)[0]
             facts = with_lora(facts_of(model, choice), wanted_lora(settings, model.config))
     except QwenEdgeError as error:
         # Mapping a file needs the native library, whose failure is told of already.
@@ -268,7 +267,8 @@ def _configure(result: Diagnosis, settings: Settings) -> None:
         return
     result.runtime = runtime
     result.settings = settings.explain(runtime)
-    result.why = reasons(result.profile, facts, runtime)
+    told = [choice.reason] if choice.reason else []
+    result.why = told + reasons(result.profile, facts, runtime)
     filled = min(SHORT_RUN, runtime.context)
     result.short_peak = predict_peak(facts, engine_config(runtime), filled, choice)
 

@@ -67,21 +67,28 @@ def facts_of(model: Model, choice: EngineChoice | None = None) -> ModelFacts:
         model: a model file, or a checkpoint's folder.
         choice: of the engine; it decides how a folder's weights are held.
     """
-    if isinstance(model, PackedModel):
-        # The feed-forward layers are the bulk of the weights; embeddings may be finer.
-        bulk, folder = model.tensors["model.layers.0.mlp.down_proj.weight"].type, None
-    else:
+    folder = None
+    if not isinstance(model, PackedModel):
         assert choice is not None
-        bulk, folder = choice.weights, folder_memory(model, choice)
+        folder = folder_memory(model, choice)
     return ModelFacts(
         name=model.name,
         config=model.config,
         weight_bytes=model.size if folder is None else folder.weights,
-        bits=_BITS[bulk],
+        bits=bits_of(model, choice),
         can_think="enable_thinking" in model.chat_template,
         generation=model.generation,
         folder=folder,
     )
+
+
+def bits_of(model: Model, choice: EngineChoice | None = None) -> int:
+    """Of a weight, nominally; takes what ``facts_of`` does."""
+    if isinstance(model, PackedModel):
+        # The feed-forward layers are the bulk of the weights; embeddings may be finer.
+        return _BITS[model.tensors["model.layers.0.mlp.down_proj.weight"].type]
+    assert choice is not None
+    return _BITS[choice.weights]
 
 
 def predict_peak(

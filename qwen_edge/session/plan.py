@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
-from qwen_edge.errors import UsageError
+from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import is_shared_storage
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.engine_choice import NATIVE, EngineChoice
-from qwen_edge.session.engine_setup import choose_engine, for_folder
+from qwen_edge.session.engine_setup import choose_engine, settle
 from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.lora import Lora, wanted_lora, with_lora
 from qwen_edge.session.memory import MemoryCap
@@ -118,14 +119,12 @@ def make_plan(
     profile = read_profile(place)
     model = open_found(found, choice.name)
     try:
-        if not isinstance(model, PackedModel):
-            choice = for_folder(choice, model, place)
+        choices = settle(choice, model, settings, place, environ)
         lora = wanted_lora(settings, model.config)
-        if lora is not None and choice.name != NATIVE:
-            raise no_adapters(choice)
-        facts = with_lora(facts_of(model, choice), lora)
+        if lora is not None and choices[0].name != NATIVE:
+            raise no_adapters(choices[0])
         wishes = settings.wishes()
-        runtime = select_for(choice, profile, facts, wishes)
+        choice, facts, runtime = _select_first(choices, profile, model, lora, wishes)
     except BaseException:
         model.close()
         raise
@@ -144,6 +143,22 @@ def make_plan(
         lora=lora,
         choice=choice,
     )
+
+
+def _select_first(
+    choices: Sequence[EngineChoice],
+    profile: DeviceProfile,
+    model: Model,
+    lora: Lora | None,
+    wishes: Wishes,
+) -> tuple[EngineChoice, ModelFacts, RuntimeConfig]:
+    """The first engine that fits; raises as the last one does."""
+    for choice in choices[:-1]:
+        facts = with_lora(facts_of(model, choice), lora)
+        with contextlib.suppress(MemoryLimitError):
+            return choice, facts, select_for(choice, profile, facts, wishes)
+    facts = with_lora(facts_of(model, choices[-1]), lora)
+    return choices[-1], facts, select_for(choices[-1], profile, facts, wishes)
 
 
 def select_for(

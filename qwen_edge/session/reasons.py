@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.footprint import ModelFacts
 from qwen_edge.session.profile import DeviceProfile
+from qwen_edge.session.reason import Reason
 from qwen_edge.session.select import RuntimeConfig, tier_of
-
-
-class Reason(NamedTuple):
-    """A sentence on a configuration: a template and its values."""
-
-    sentence: str
-    values: Mapping[str, object]
-
-    def __str__(self) -> str:
-        return self.sentence.format(**self.values)
 
 
 def reasons(profile: DeviceProfile, facts: ModelFacts, config: RuntimeConfig) -> list[Reason]:

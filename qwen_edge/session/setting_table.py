@@ -11,7 +11,7 @@ from qwen_edge.host.sizes import parse_size
 from qwen_edge.session.memory import parse_cap
 
 LOOKUP_MODES = ("auto", "off")
-ENGINES = ("native", "torch", "transformers")
+ENGINES = ("native", "torch", "transformers", "auto")
 COMPILE_MODES = ("auto", "on", "off", "aot")
 WEIGHTS = ("bf16", "f32", "nf4", "fp4", "int8")
 PREFIX = "QWEN_EDGE_"

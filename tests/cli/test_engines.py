@@ -70,6 +70,14 @@ def test_eval_with_transformers(home: Path, folder: Path, tmp_path: Path) -> Non
     assert "do not apply to the engine transformers" in refused.stderr
 
 
+def test_auto_says_what_it_came_to(home: Path, folder: Path) -> None:
+    told = run(home, "run", "-m", "demo", "--engine", "auto", "--explain")
+    assert told.returncode == 0
+    assert told.stderr.splitlines()[-1].startswith("auto takes native: nothing was measured here")
+    shown = run(home, "run", "-m", str(folder), "--engine", "auto", "--explain")
+    assert "auto takes transformers: only it takes a checkpoint's folder." in shown.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -251,7 +251,7 @@ def test_nf4_answers_like_the_native_engine(folder: Path, tmp_path: Path, double
             assert greedy(library, prompt) == greedy(native, prompt)
 
 
-def break_config(**changes: object) -> Callable[[Path], None]:
+def break_config(**changes: object) -> Callable[[Path], object]:
     def change(path: Path) -> None:
         file = path / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -259,7 +259,7 @@ def break_config(**changes: object) -> Callable[[Path], None]:
     return change
 
 
-def without(name: str) -> Callable[[Path], None]:
+def without(name: str) -> Callable[[Path], object]:
     return lambda path: (path / name).unlink()
 
 
@@ -272,8 +272,8 @@ def pickled(path: Path) -> None:
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "not JSON": (lambda path: (path / "config.json").write_text("{") and None, "config.json"),
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "not JSON": (lambda path: (path / "config.json").write_text("{"), "config.json"),
     "no config": (without("config.json"), "config.json"),
     "no tokenizer": (without("tokenizer.json"), "tokenizer.json"),
     "no weights": (without("model.safetensors"), "safetensors"),
@@ -305,7 +305,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         "no tensor is quantized",
     ),
     "adapter": (
-        lambda path: (path / "adapter_config.json").write_text("{}") and None, "LoRA adapter",
+        lambda path: (path / "adapter_config.json").write_text("{}"), "LoRA adapter",
     ),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ PHONE = DeviceProfile(int(3.6 * GIB), int(1.4 * GIB), GIB, 8, 2, 6, "neon", True
 # For each setting a value in range, one out of it, and one that is not of its kind.
 EXAMPLES = {
     "model": ("Qwen3-0.6B", "  ", "a\x00b"),
-    "engine": ("torch", "onnx", "1"),
+    "engine": ("auto", "onnx", "1"),
     "compile": ("off", "never", "1"),
     "weights": ("nf4", "q4", "4"),
     "double-quant": ("on", "2", "none"),
