@@ -80,7 +80,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackedModel]:
 
 def settings(kv_type: str, **others: int) -> EngineConfig:
     activations = "f32" if kv_type == "f32" else "int8"
-    values = {"context": 160, "threads": 1, "prefill_rows": 64} | others
+    values = {"context": 160, "threads": 2, "prefill_rows": 64} | others
     return EngineConfig(kv_type=kv_type, activations=activations, **values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ def open_engine(kind: str, model: PackedModel, config: EngineConfig) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         if kind == "plain":
             patch.setattr(torch_engine, "native_operators", no_operators)
+            # Torch's own threads wait for each other where others keep the cores busy.
+            config = replace(config, threads=1)
         # What one model had compiled is not to count for another.
         torch._dynamo.reset()
         mode = COMPILE_MODES.get(kind, "off")
