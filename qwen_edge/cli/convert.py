@@ -26,11 +26,12 @@ from qwen_edge.cli.convert_options import (
     run_conversion,
 )
 from qwen_edge.cli.file_progress import file_progress
-from qwen_edge.cli.terminal import out
+from qwen_edge.cli.terminal import note, out
 from qwen_edge.errors import ModelNotFoundError, UsageError
+from qwen_edge.host.sizes import format_size
 from qwen_edge.model.export_checkpoint import export_checkpoint
 from qwen_edge.model.export_gguf import export_gguf
-from qwen_edge.model.packed import open_model
+from qwen_edge.model.packed import PackedModel, open_model
 from qwen_edge.quant.methods import BEST_CODEBOOK
 from qwen_edge.session.models import SUFFIX, resolve, store_path
 from qwen_edge.session.setting_table import SETTINGS, parse_value
@@ -96,12 +97,30 @@ def convert_command(
             help="With --to: all matrices as bf16, f16 or f32; safetensors has bf16 by default.",
         ),
     ] = None,
+    aot: Annotated[
+        bool,
+        typer.Option(
+            "--aot", help="Compile a model file ahead of time for --engine torch on this device."
+        ),
+    ] = False,
+    kv: Annotated[
+        str | None,
+        typer.Option("--kv", metavar="TYPE", help="With --aot: type of the KV cache."),
+    ] = None,
 ) -> None:
     """Turn a checkpoint or GGUF file of a dense Qwen3 model into a model file, or back.
 
     An existing FILE is replaced once the new one is complete; breaking off leaves it as it was.
     """
     making = Making(bits, group, method, codebook, override, calibration, threads)
+    if aot:
+        others = (output, name, to, dtype, lora, lora_scale)
+        if making != Making() or any(other is not None for other in others):
+            raise UsageError("--aot takes no other option than --kv.")
+        _compile(source, kv)
+        return
+    if kv is not None:
+        raise UsageError("--kv goes with --aot.")
     making.checked()
     if to is not None:
         if bits is not None or name is not None or lora:
@@ -125,6 +144,32 @@ def convert_command(
     report_conversion(run_conversion(path, target, title, making, adapters=adapters))
 
 
+def _compile(source: str, kv: str | None) -> None:
+    """Compiles a model for the torch engine as a run with these settings would use it."""
+    from qwen_edge.cli.setup_view import SetupView
+    from qwen_edge.session.engine_choice import TORCH
+    from qwen_edge.session.engines import load_packages
+    from qwen_edge.session.plan import make_plan
+
+    view = SetupView()
+    plan = make_plan({"model": source, "engine": TORCH, "kv": kv})
+    model = plan.model
+    assert isinstance(model, PackedModel)
+    with model:
+        load_packages(plan.choice, view)
+        from qwen_edge.engine.torch_aot import build_package
+
+        try:
+            path = build_package(model, plan.engine, view)
+        finally:
+            view.end()
+    out(str(path))
+    note(
+        "{size}; --engine torch starts from it with every model of this shape.",
+        size=format_size(path.stat().st_size),
+    )
+
+
 def _adapters(paths: list[Path], scales: list[float]) -> list[tuple[Path, float]]:
     if len(scales) not in (0, 1, len(paths)) or (scales and not paths):
         raise UsageError(
@@ -144,7 +189,7 @@ def _source(source: str) -> Path:
     if path.suffix == SUFFIX and path.is_file():
         raise UsageError(
             "{path} is a model file already.",
-            "`--to gguf` and `--to safetensors` turn it into something else.",
+            "`--to gguf` and `--to safetensors` turn it into something else; --aot compiles it.",
             path=path,
         )
     if not path.exists():

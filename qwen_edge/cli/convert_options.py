@@ -19,7 +19,7 @@ from qwen_edge.model.conversion import Conversion
 from qwen_edge.model.convert import check_method, convert, stored_bits
 from qwen_edge.model.layout_choice import Override, default_format, parse_override
 from qwen_edge.model.replacing_file import remove_all_leftovers
-from qwen_edge.quant.methods import BEST_METHOD, read_calibration
+from qwen_edge.quant.methods import BEST_CODEBOOK, BEST_METHOD, read_calibration
 from qwen_edge.session.models import SUFFIX, store_path
 from qwen_edge.session.profile import read_profile, reserve_for
 
@@ -89,13 +89,13 @@ Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads; 0
 class Making:
     """How a model is to be made, as the options say; see them."""
 
-    bits: int | None
-    group: int
-    method: str | None
-    codebook: str
-    overrides: list[str] | None
-    calibration: Path | None
-    threads: int
+    bits: int | None = None
+    group: int = USUAL_GROUP
+    method: str | None = None
+    codebook: str = BEST_CODEBOOK
+    overrides: list[str] | None = None
+    calibration: Path | None = None
+    threads: int = 0
 
     def checked(self) -> _Checked:
         """The options as ``convert`` takes them.

@@ -5,8 +5,13 @@ from __future__ import annotations
 CONVERT = {
     "There is no checkpoint folder or GGUF file {path}.": "没有检查点文件夹或 GGUF 文件 {path}。",
     "{path} is a model file already.": "{path} 已经是模型文件。",
-    "`--to gguf` and `--to safetensors` turn it into something else.": (
-        "`--to gguf` 和 `--to safetensors` 可把它转换为其他格式。"
+    "`--to gguf` and `--to safetensors` turn it into something else; --aot compiles it.": (
+        "`--to gguf` 和 `--to safetensors` 可把它转换为其他格式；--aot 可将其编译。"
+    ),
+    "--aot takes no other option than --kv.": "--aot 只能与 --kv 同用。",
+    "--kv goes with --aot.": "--kv 须与 --aot 同用。",
+    "{size}; --engine torch starts from it with every model of this shape.": (
+        "{size}；--engine torch 会从它启动，形状相同的模型都适用。"
     ),
     "--to takes neither --bits nor --name nor --lora.": (
         "--to 不能与 --bits、--name 或 --lora 同用。"

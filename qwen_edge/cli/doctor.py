@@ -12,10 +12,12 @@ import typer
 from qwen_edge import __version__
 from qwen_edge.cli.language import localized, translate
 from qwen_edge.cli.report import explained_rows, finding, heading, named_values, paragraph
-from qwen_edge.cli.terminal import out
+from qwen_edge.cli.terminal import note, out
+from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.processor import Cluster
 from qwen_edge.host.sizes import format_size
-from qwen_edge.session.diagnosis import SHORT_RUN, Diagnosis, diagnose
+from qwen_edge.session.diagnosis import SHORT_RUN, Diagnosis, Finding, diagnose
+from qwen_edge.session.torch_facts import TorchFacts
 
 ISA_VARIABLE = "QWEN_EDGE_ISA"
 
@@ -34,9 +36,26 @@ def doctor_command(
         typer.Option("--model", "-m", metavar="NAME", help="Name or path of the model to check."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    with_torch: Annotated[
+        bool,
+        typer.Option("--torch", help="Load torch and its operators, too, which takes seconds."),
+    ] = False,
+    clear_cache: Annotated[
+        bool,
+        typer.Option(
+            "--clear-cache", help="Delete what was compiled for torch; it is compiled again."
+        ),
+    ] = False,
 ) -> None:
     """Check this device, the model and the setup, and show what would run."""
+    if clear_cache:
+        if model is not None or as_json or with_torch:
+            raise UsageError("--clear-cache goes alone.")
+        _clear_cache()
+        return
     result = diagnose({"model": model})
+    if with_torch:
+        _try_torch(result)
     if as_json:
         import json
 
@@ -111,9 +130,63 @@ def _program_rows(result: Diagnosis) -> list[tuple[str, str]]:
         ("Python", f"{platform.python_version()}, {sys.executable}"),
         ("Kernels", kernels),
         ("Compiler", result.compiler or none),
-        ("torch", result.torch or _say("not installed (not needed)")),
+        *_torch_rows(result.torch),
     ]
     return [*rows, *_model_rows(result), _prompts_row(result)]
+
+
+def _torch_rows(facts: TorchFacts | None) -> list[tuple[str, str]]:
+    if facts is None or facts.version is None:
+        rows = [("torch", _say("not installed (not needed)"))]
+    else:
+        values = {"version": facts.version, "compiler": facts.compiler, "seconds": facts.seconds}
+        if facts.seconds is not None and facts.built:
+            state = "{version}, loaded with its operators in {seconds:.1f} s"
+        elif facts.seconds is not None:
+            state = "{version}, loaded in {seconds:.1f} s; its operators do not load"
+        elif facts.built:
+            state = "{version}, its operators are built"
+        elif facts.compiler is not None:
+            state = "{version}, its operators are built on first use with {compiler}"
+        else:
+            state = "{version}, its operators cannot be built"
+        rows = [("torch", _say(state, **values))]
+    if facts is not None and facts.cache.size:
+        size, folder = format_size(facts.cache.size), facts.cache.folder
+        rows.append(
+            (
+                "Compiled",
+                _say(
+                    "{size} in {path}; `qwen-edge doctor --clear-cache` deletes it",
+                    size=size,
+                    path=folder,
+                ),
+            )
+        )
+    return rows
+
+
+def _try_torch(result: Diagnosis) -> None:
+    """Loads torch as the engine does, and notes what came of it."""
+    from qwen_edge.cli.setup_view import SetupView
+    from qwen_edge.session.torch_facts import try_torch
+
+    assert result.torch is not None
+    try:
+        result.torch = try_torch(result.torch, SetupView())
+    except QwenEdgeError as error:
+        result.findings.append(Finding.of(error))
+
+
+def _clear_cache() -> None:
+    from qwen_edge.host.torch_cache import clear_torch_cache, read_torch_cache
+
+    cache = read_torch_cache()
+    size = format_size(cache.size)
+    note("Compiled for torch: {size} in {path}.", size=size, path=cache.folder)
+    clear_torch_cache(cache)
+    if cache.size:
+        note("It is deleted.")
 
 
 def _model_rows(result: Diagnosis) -> list[tuple[str, str]]:
@@ -199,7 +272,7 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
         "kernels": vars(result.kernels) if result.kernels else None,
         "isa_variable": ISA_VARIABLE,
         "compiler": result.compiler,
-        "torch": result.torch,
+        "torch": _torch_table(result.torch),
         "model": _model_table(result),
         "computed_prompts": {
             "path": result.prompts_folder,
@@ -224,6 +297,13 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
             for found in result.findings
         ],
     }
+
+
+def _torch_table(facts: TorchFacts | None) -> dict[str, Any] | None:
+    if facts is None:
+        return None
+    cache = {"path": facts.cache.folder, "bytes": facts.cache.size, **facts.cache.sizes}
+    return {**vars(facts), "cache": cache}
 
 
 def _model_table(result: Diagnosis) -> dict[str, Any] | None:

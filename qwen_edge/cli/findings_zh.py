@@ -48,6 +48,13 @@ FINDINGS = {
     "The native library does not belong to this version: {reason}.": (
         "原生库与本版本不匹配：{reason}。"
     ),
+    "torch {version} loses memory on Android.": "torch {version} 在 Android 上会泄漏内存。",
+    "Get 2.11 or later: `pkg upgrade python-torch`.": (
+        "请更新到 2.11 或更高版本：`pkg upgrade python-torch`。"
+    ),
+    "The torch engine finds no C++ compiler: it is slow, and compiles nothing.": (
+        "torch 引擎找不到 C++ 编译器：它会很慢，也不编译任何内容。"
+    ),
     "There is no C++ compiler; it is needed only to install or update this program.": (
         "没有 C++ 编译器；只有安装或更新本程序时才需要。"
     ),

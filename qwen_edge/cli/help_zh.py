@@ -135,6 +135,10 @@ HELP = {
     "With --to: all matrices as bf16, f16 or f32; safetensors has bf16 by default.": (
         "用 --to 时：所有矩阵写成 bf16、f16 或 f32；safetensors 默认为 bf16。"
     ),
+    "Compile a model file ahead of time for --engine torch on this device.": (
+        "为本设备上的 --engine torch 提前编译模型文件。"
+    ),
+    "With --aot: type of the KV cache.": "用 --aot 时：KV 缓存的类型。",
     "The file to make; by default one among the models of this device.": (
         "要生成的文件；默认放入本设备的模型库。"
     ),
@@ -162,6 +166,12 @@ HELP = {
         "检查设备、模型和安装，并显示将如何运行。"
     ),
     "Name or path of the model to check.": "要检查的模型的名称或路径。",
+    "Load torch and its operators, too, which takes seconds.": (
+        "同时加载 torch 及其算子，需要几秒钟。"
+    ),
+    "Delete what was compiled for torch; it is compiled again.": (
+        "删除为 torch 编译的内容；需要时会重新编译。"
+    ),
     "Print everything as JSON.": "以 JSON 输出全部内容。",
     "Show and change settings.": "查看和修改设置。",
     "Show and change settings. Flags and QWEN_EDGE_* variables override the file.": (

@@ -429,6 +429,7 @@ _NOTES = {
     "Loading torch and transformers": "正在加载 torch 和 transformers",
     "Building the operators for torch": "正在编译 torch 算子",
     "Compiling the model for torch": "正在为 torch 编译模型",
+    "The operators for torch cannot be built ({reason}).": "无法编译 torch 算子（{reason}）。",
     "The operators for torch cannot be built ({reason}); slow ones are used.": (
         "无法编译 torch 算子（{reason}）；改用较慢的算子。"
     ),
@@ -540,6 +541,24 @@ _DOCTOR = {
     "{in_use}; this processor runs {available}; {variable} forces one": (
         "{in_use}；本处理器支持 {available}；可用 {variable} 指定"
     ),
+    "{version}, loaded with its operators in {seconds:.1f} s": (
+        "{version}，连同算子加载用时 {seconds:.1f} 秒"
+    ),
+    "{version}, loaded in {seconds:.1f} s; its operators do not load": (
+        "{version}，加载用时 {seconds:.1f} 秒；算子无法加载"
+    ),
+    "{version}, its operators are built": "{version}，算子已编译",
+    "{version}, its operators are built on first use with {compiler}": (
+        "{version}，首次使用时由 {compiler} 编译算子"
+    ),
+    "{version}, its operators cannot be built": "{version}，无法编译算子",
+    "Compiled": "编译缓存",
+    "{size} in {path}; `qwen-edge doctor --clear-cache` deletes it": (
+        "{size}，位于 {path}；`qwen-edge doctor --clear-cache` 可删除"
+    ),
+    "Compiled for torch: {size} in {path}.": "为 torch 编译的内容：{size}，位于 {path}。",
+    "It is deleted.": "已删除。",
+    "--clear-cache goes alone.": "--clear-cache 只能单独使用。",
     "not installed (not needed)": "未安装（不需要）",
     "{name}, {bits} bits, {size}, {path}": "{name}，{bits} 位，{size}，{path}",
     "{type}, {free} free": "{type}，剩余 {free}",

@@ -14,6 +14,7 @@ from torch import Tensor
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.engine.memory_estimate import KV_BLOCK, kv_vector_bytes
 from qwen_edge.engine.native import KV_TYPES
+from qwen_edge.engine.quiet import quiet
 from qwen_edge.engine.watcher import Unwatched, Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.model.closing import Closing
@@ -159,15 +160,17 @@ class TorchEngine(Closing):
                 )
             following[sequence] += 1
 
+    @quiet("torch")
     def make_package(self) -> Path:
         """Compiles the layers ahead of time, for ``aot``; see ``torch_package.make_package``."""
         from qwen_edge.engine.torch_package import make_package
 
         return make_package(self._network, self._cache)
 
+    @quiet("torch")
     def _compile(self, mode: str, watcher: Watcher) -> None:
         """Has single rows run by compiled layers; whatever goes wrong, the eager ones are there."""
-        problem: Exception | None = None
+        problem = Exception()
         for way in {"auto": ("aot", "on")}.get(mode, (mode,)):
             try:
                 self._run_row = self._packaged(watcher) if way == "aot" else self._traced(watcher)
@@ -178,7 +181,7 @@ class TorchEngine(Closing):
                 return
         watcher.warn(
             "torch's compiler does not work here ({reason}); going on without.",
-            reason=str(problem).strip().partition("\n")[0][:200].rstrip("."),
+            reason=short_reason(problem),
         )
 
     def _packaged(self, watcher: Watcher) -> RunLayers:
@@ -197,19 +200,38 @@ class TorchEngine(Closing):
         return compile_layers(self._network, self._cache)
 
 
-def _operators(config: EngineConfig, watcher: Watcher) -> Any:
-    threads = usable_threads(config.threads)
-    try:
-        if not is_own(operators_path()):
-            watcher.begin("Building the operators for torch")
-        operators = native_operators()
-    except (CompilerError, OSError) as error:
-        from qwen_edge.model.operators_torch import torch_operators
+def short_reason(error: Exception) -> str:
+    """What a compiler says, cut to its first error."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = next((line for line in lines if " error: " in line), lines[0])
+    return first.strip()[:200].rstrip(".")
 
+
+def load_native(watcher: Watcher) -> Any:
+    """The operators over the native kernels; raises as ``native_operators`` does."""
+    if not is_own(operators_path()):
+        watcher.begin("Building the operators for torch")
+    return native_operators()
+
+
+def load_operators(watcher: Watcher) -> Any | None:
+    """The operators over the native kernels; None where they cannot be had, which is told."""
+    try:
+        return load_native(watcher)
+    except (CompilerError, OSError) as error:
         watcher.warn(
             "The operators for torch cannot be built ({reason}); slow ones are used.",
-            reason=str(error).partition("\n")[0].rstrip("."),
+            reason=short_reason(error),
         )
+        return None
+
+
+def _operators(config: EngineConfig, watcher: Watcher) -> Any:
+    threads = usable_threads(config.threads)
+    operators = load_operators(watcher)
+    if operators is None:
+        from qwen_edge.model.operators_torch import torch_operators
+
         torch.set_num_threads(threads)
         return torch_operators()
     set_threads(threads, config.prefill_threads or threads)

@@ -7,8 +7,6 @@ serve as baseline and as oracle; sampling, stopping and statistics are this prog
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +18,7 @@ from transformers import DynamicCache
 from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
+from qwen_edge.engine.quiet import quiet
 from qwen_edge.engine.torch_memory import is_memory_error, torch_memory_errors
 from qwen_edge.errors import DamagedModelError, MemoryLimitError, QwenEdgeError, UsageError
 from qwen_edge.model.checkpoint_folder import CheckpointFolder, Quantization
@@ -279,19 +278,12 @@ def _use_threads(threads: int) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the libraries' warnings and progress bars off the terminal."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [logger.level for logger in loggers]
     bars = _library.utils.logging
     shown = bars.is_progress_bar_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+    with quiet(*_TALKATIVE):
         bars.disable_progress_bar()
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
             if shown:
                 bars.enable_progress_bar()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -26,13 +27,16 @@ _FLAGS = (
 _SECONDS = 600
 
 
-def operators_path() -> Path:
+def operators_path(environ: Mapping[str, str] | None = None) -> Path:
     """Where the library is, or would be, for these sources, this compiler and this torch.
+
+    Args:
+        environ: the environment variables, which say where the cache is.
 
     Raises:
         OSError: torch is not installed, or not as usual.
     """
-    return torch_folder() / "operators" / f"operators-{operators_key()}.so"
+    return torch_folder(environ) / "operators" / f"operators-{operators_key()}.so"
 
 
 def build_operators() -> Path:

@@ -6,7 +6,6 @@ Every part is gathered on its own, so that one that is broken is reported beside
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -33,6 +32,7 @@ from qwen_edge.session.reason import Reason
 from qwen_edge.session.reasons import reasons
 from qwen_edge.session.select import RuntimeConfig, allowed_bytes, tier_of
 from qwen_edge.session.settings import Explained, Settings, unknown_variables
+from qwen_edge.session.torch_facts import TorchFacts, torch_facts
 
 # Python packages that pip installed beside this one.
 _NEEDED = ("typer", "jinja2", "psutil")
@@ -84,7 +84,7 @@ class Diagnosis:
         profile: what of it decides the configuration.
         kernels: the native library.
         compiler: the C++ compiler's command.
-        torch: the version of torch, without importing it.
+        torch: what the torch engine would find, without importing torch.
         model: the model that a run would take.
         assumed: name of the model the prediction is for where there is none to open.
         runtime: the configuration a run would take.
@@ -102,7 +102,7 @@ class Diagnosis:
     profile: DeviceProfile
     kernels: Kernels | None = None
     compiler: str | None = None
-    torch: str | None = None
+    torch: TorchFacts | None = None
     model: Model | None = None
     assumed: str | None = None
     runtime: RuntimeConfig | None = None
@@ -128,7 +128,7 @@ def diagnose(
     result.recommended = tier_of(result.profile.total_ram).recommended
     result.kernels = _kernels(result.findings)
     result.compiler = _compiler(result.findings)
-    result.torch = _version("torch")
+    result.torch = _torch(result.compiler, environ, place, result.findings)
     settings = _settings(flags, environ, result.findings)
     result.model = _model(settings, environ, place, result.findings)
     _configure(result, settings)
@@ -136,13 +136,6 @@ def diagnose(
     result.prompts, result.prompts_folder = store.usage(), store.folder
     _look_around(result, environ, place)
     return result
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _kernels(findings: list[Finding]) -> Kernels | None:
@@ -188,6 +181,30 @@ def _compiler(findings: list[Finding]) -> str | None:
             )
         )
         return None
+
+
+def _torch(
+    compiler: str | None, environ: Mapping[str, str], place: Place, findings: list[Finding]
+) -> TorchFacts:
+    facts = torch_facts(compiler, environ, place)
+    if facts.leaks:
+        findings.append(
+            Finding(
+                "warning",
+                "torch {version} loses memory on Android.",
+                "Get 2.11 or later: `pkg upgrade python-torch`.",
+                {"version": facts.version},
+            )
+        )
+    if facts.version is not None and facts.compiler is None:
+        findings.append(
+            Finding(
+                "note",
+                "The torch engine finds no C++ compiler: it is slow, and compiles nothing.",
+                "Termux: `pkg install clang`.",
+            )
+        )
+    return facts
 
 
 def _settings(
