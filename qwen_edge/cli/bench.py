@@ -15,10 +15,17 @@ from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import Progress, note, out
 from qwen_edge.errors import UsageError
 from qwen_edge.session.bench_result import Part, Report, read_report
+from qwen_edge.session.setting_table import ENGINES
 
 _INTERRUPTED = 130
 _SYNTHETIC = "qwen3-0.6b"
 _LONGEST_BUDGET = 24 * 3600
+
+_ALL = "all"
+_ENGINE = next(option for option in ENGINE_OPTIONS if option.name == "engine")._replace(
+    help="What computes the answers; all sets everything that this device has side by side.",
+    values=lambda beginning: [name for name in (*ENGINES, _ALL) if name.startswith(beginning)],
+)
 
 OPTIONS = (
     Option(
@@ -28,7 +35,7 @@ OPTIONS = (
         "[compare A.json B.json]",
         many=True,
     ),
-    *ENGINE_OPTIONS,
+    *(_ENGINE if option.name == "engine" else option for option in ENGINE_OPTIONS),
     Option(
         "synthetic",
         ("--synthetic",),
@@ -55,6 +62,7 @@ def main(values: Values) -> int:
         raise UsageError("--json and --markdown exclude each other.", "Give one of them.")
     if words:
         return _compare(words, as_markdown=values.switch("markdown"))
+    _check_all(values)
     plot = _plot_path(values)
     with StopRequest() as stop:
         report = _measured(values, stop)
@@ -77,6 +85,18 @@ def _compare(words: list[str], *, as_markdown: bool) -> int:
     return 0
 
 
+def _check_all(values: Values) -> None:
+    if values.text("engine") != _ALL:
+        return
+    for name in ("article", "plot", "compile", "weights", "double_quant"):
+        if values[name] is not None:
+            raise UsageError(
+                "--engine all and --{option} exclude each other.",
+                "Leave --{option} out, or name one engine.",
+                option=name.replace("_", "-"),
+            )
+
+
 def _plot_path(values: Values) -> Path | None:
     """The file to draw, after a look whether that will be possible: measuring takes minutes."""
     name = values.text("plot")
@@ -89,14 +109,19 @@ def _plot_path(values: Values) -> Path | None:
 
 def _measured(values: Values, stop: StopRequest) -> Report:
     """Runs the benchmark; what was found up to a Ctrl-C is a report, too."""
-    from qwen_edge.session.bench import BUDGET, QUICK_BUDGET, Bench
+    from qwen_edge.session.bench import Bench
     from qwen_edge.session.bench_article import ArticleBench
+    from qwen_edge.session.bench_engines import EnginesBench
 
     started = time.monotonic()
     quick = values.switch("quick")
-    budget = _budget(values) or (QUICK_BUDGET if quick else BUDGET)
     flags = flags_of(values, ENGINE_OPTIONS)
-    kind = ArticleBench if values.switch("article") else Bench
+    kind: type[Bench] = ArticleBench if values.switch("article") else Bench
+    if flags["engine"] == _ALL:
+        # What a model is looked for with; the benchmark knows the engines itself.
+        flags["engine"] = None
+        kind = EnginesBench
+    budget = _budget(values) or kind.budgets[quick]
     with _model(values, flags, stop) as model, Progress("Measuring", 1, _clock, 0.0) as bar:
         if model is not None:
             flags["model"] = str(model)
@@ -205,6 +230,10 @@ def _show(report: Report, values: Values, plot: Path | None) -> None:
         import json
 
         out(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    elif report.kind == "engines":
+        from qwen_edge.cli.bench_engines_view import engines_markdown, show_engines
+
+        (engines_markdown if values.switch("markdown") else show_engines)(report)
     else:
         from qwen_edge.cli.bench_view import show_markdown, show_report
 

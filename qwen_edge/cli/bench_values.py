@@ -24,7 +24,8 @@ LISTS = (
 
 def part_name(part: Part) -> str:
     """A part in the user's language."""
-    return localized(QUANTITIES[part.key].name, {"size": part.size})
+    name = localized(QUANTITIES[part.key].name, {"size": part.size})
+    return f"{translate(part.engine)}: {name}" if part.engine else name
 
 
 def figure(measure: Measure) -> str:
@@ -96,11 +97,15 @@ def subject(report: Report) -> list[str]:
 
 def remark_text(remark: Remark) -> str:
     """A remark in the user's language."""
-    values = {
-        key: part_name(value) if isinstance(value, Part) else value
-        for key, value in remark.values.items()
-    }
-    return localized(remark.template, values)
+    return localized(
+        remark.template, {key: _remarked(value) for key, value in remark.values.items()}
+    )
+
+
+def _remarked(value: object) -> object:
+    if isinstance(value, Part):
+        return part_name(value)
+    return remark_text(value) if isinstance(value, Remark) else value
 
 
 def article_rows(report: Report) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from qwen_edge.cli.report import heading, markdown_table, paragraph
 from qwen_edge.cli.terminal import note, out, table, width
 from qwen_edge.cli.text_cells import cell_width, padded
 from qwen_edge.session.bench_compare import compare
-from qwen_edge.session.bench_result import Measure, Part, Report
+from qwen_edge.session.bench_result import Measure, Report
 
 # From this width on ranges are written out rather than as a percentage.
 _WIDE = 72
@@ -68,7 +68,7 @@ def _show_list(title: str, keys: Sequence[str], report: Report) -> None:
     rows = []
     for measure in measures:
         more = value_range(measure) if wide else spread(measure)
-        rows.append((part_name(Part(measure.key, measure.size)), figure(measure), more))
+        rows.append((part_name(measure.part), figure(measure), more))
     _aligned(rows)
 
 
@@ -151,7 +151,7 @@ def show_markdown(report: Report) -> None:
 
 
 def _row(measure: Measure) -> tuple[str, ...]:
-    name = part_name(Part(measure.key, measure.size))
+    name = part_name(measure.part)
     return name, figure(measure), value_range(measure).strip("()"), str(len(measure.samples))
 
 
@@ -173,7 +173,7 @@ def show_comparison(
         assert known is not None
         rows.append(
             (
-                part_name(Part(known.key, known.size)),
+                part_name(known.part),
                 _value(line.first),
                 _value(line.second),
                 "" if line.change is None else f"{line.change:+.0%}",
@@ -214,7 +214,7 @@ def _comparison_notes(first: Report, second: Report) -> None:
     """Says what makes the two results differ beside the thing that is compared."""
     note("B against A; what has no verdict is within the noise.")
     if first.kind != second.kind:
-        note("One result is of --article, the other is not: their rows differ.")
+        note("The results are of different procedures: their rows differ.")
     if first.model.get("name") != second.model.get("name"):
         note("The models differ.")
     machine = [

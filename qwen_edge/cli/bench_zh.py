@@ -106,6 +106,48 @@ BENCH = {
     "greatest speed": "最高速度",
     "peak memory": "内存峰值",
     "processor share of all cores": "占全部核心的比例",
+    # engines side by side
+    "What computes the answers; all sets everything that this device has side by side.": (
+        "由什么来计算回答；all 并排比较本设备上的全部引擎。"
+    ),
+    "--engine all and --{option} exclude each other.": "--engine all 与 --{option} 不能同时使用。",
+    "Leave --{option} out, or name one engine.": "请去掉 --{option}，或指定一个引擎。",
+    "{engine} is left out: {reason}": "未测 {engine}：{reason}",
+    "its weights take {needed} on the disk, and {free} are free.": (
+        "其权重需要 {needed} 磁盘空间，而可用的只有 {free}。"
+    ),
+    "it was not done after {seconds:.0f} s; --budget allows more.": (
+        "{seconds:.0f} 秒后仍未完成；可用 --budget 放宽。"
+    ),
+    "its process was ended by signal {signal}.": "其进程被信号 {signal} 终止。",
+    "its process failed with status {status}.": "其进程失败，状态为 {status}。",
+    "no package fits that was compiled ahead of time, and none can be made.": (
+        "没有合适的预编译包，也无法生成。"
+    ),
+    "the model cannot be compiled here.": "模型无法在此编译。",
+    "Engines side by side": "各引擎并排比较",
+    "native": "原生",
+    "torch compiled": "torch 编译",
+    "torch eager": "torch 即时",
+    "torch AOT": "torch 预编译",
+    "engine": "引擎",
+    "ready": "就绪",
+    "1st token": "首词元",
+    "prefill": "预填充",
+    "decode": "解码",
+    "ratio": "比值",
+    "memory": "内存",
+    "packages": "软件包",
+    "ready, 1st token: from the start of a process. prefill ({tokens} tokens), decode: tokens/s. "
+    "ratio: decode, turn by turn, to {first}. memory: the process's peak. packages: on this "
+    "disk.": (
+        "就绪、首词元：自进程启动起。预填充（{tokens} 个词元）、解码：词元/秒。比值：逐轮的解码速度"
+        "与{first}之比。内存：进程峰值。软件包：占用的磁盘。"
+    ),
+    "Read bandwidth between the turns: {speed}.": "各轮之间的读取带宽：{speed}。",
+    "process start to ready": "进程启动到就绪",
+    "peak memory of the process": "进程内存峰值",
+    "packages on disk": "软件包占用的磁盘",
     # tables
     "tokens/s": "词元/秒",
     "what": "项目",
@@ -122,8 +164,8 @@ BENCH = {
     "B against A; what has no verdict is within the noise.": (
         "B 对比 A；没有判断的差异在噪声之内。"
     ),
-    "One result is of --article, the other is not: their rows differ.": (
-        "只有一份结果来自 --article：两者的项目不同。"
+    "The results are of different procedures: their rows differ.": (
+        "两份结果的测量方式不同：项目也不同。"
     ),
     "The models differ.": "模型不同。",
     "The machines differ: this compares them as much as anything else.": (

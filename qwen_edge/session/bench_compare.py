@@ -37,8 +37,8 @@ class Difference(NamedTuple):
 
 def compare(first: Report, second: Report) -> list[Difference]:
     """Compares all measures that either report has, in the order of the first, then the second."""
-    lines = [difference(one, second.find(one.key, one.size)) for one in first.measures]
-    extra = [one for one in second.measures if first.find(one.key, one.size) is None]
+    lines = [difference(one, second.find(*one.part)) for one in first.measures]
+    extra = [one for one in second.measures if first.find(*one.part) is None]
     return lines + [difference(None, one) for one in extra]
 
 

@@ -22,7 +22,7 @@ Record = Callable[[str, int | None, float], None]
 
 # The most that is computed for a first impression, and for so many seconds.
 _IMPRESSION_TOKENS, _IMPRESSION_SECONDS = 64, 1.5
-_WARM_UP_STEPS = 2
+WARM_UP_STEPS = 2
 _IMPRESSION_STEPS = 8
 # Token ids that every model has.
 _IDS = 199
@@ -40,6 +40,39 @@ def bytes_per_token(plan: Plan) -> int:
         for name, tensor in model.tensors.items()
         if tensor.type != "u8" and (tied or name != "model.embed_tokens.weight")
     )
+
+
+def time_prefill(engine: Engine, count: int, poll: Callable[[], None]) -> float:
+    """Appends positions to the first sequence as a prompt does; returns the seconds."""
+    chunk = engine.config.prefill_rows
+    start = time.monotonic()
+    for begin in range(0, count, chunk):
+        ids = [i % _IDS for i in range(begin, min(begin + chunk, count))]
+        extend(engine, ids, 0, wants_logits=begin + chunk >= count)
+        poll()
+    return time.monotonic() - start
+
+
+def time_decode(engine: Engine, steps: int, poll: Callable[[], None]) -> float:
+    """Appends positions to the first sequence one at a time; returns the seconds."""
+    position = len(engine.cached_ids())
+    start = time.monotonic()
+    for i in range(steps):
+        engine.forward([Row(0, position + i, i % _IDS, True)])
+        poll()
+    return time.monotonic() - start
+
+
+def time_first_token(engine: Engine, prompt: Sequence[int]) -> float:
+    """Seconds that a loaded model takes to the first token of an answer."""
+    engine.truncate(0)
+    start = time.monotonic()
+    chunk = engine.config.prefill_rows
+    for begin in range(0, len(prompt), chunk):
+        part = prompt[begin : begin + chunk]
+        logits = extend(engine, part, 0, wants_logits=begin + chunk >= len(prompt))
+    Sampler(engine.vocab_size, SamplingParams(temperature=0)).sample(logits[0])
+    return time.monotonic() - start
 
 
 class EngineBench:
@@ -106,7 +139,7 @@ class EngineBench:
     def _decode_at(self, depth: int, steps: int) -> None:
         self._reach(depth)
         before = self._bandwidth()
-        self._decode(_WARM_UP_STEPS)
+        self._decode(WARM_UP_STEPS)
         processor = time.process_time()
         seconds = self._decode(steps)
         processor = time.process_time() - processor
@@ -142,22 +175,10 @@ class EngineBench:
             engine.stretch(depth)
 
     def _extend(self, count: int) -> float:
-        """Appends positions to the first sequence as a prompt does; returns the seconds."""
-        engine, chunk = self._engine, self._engine.config.prefill_rows
-        start = time.monotonic()
-        for begin in range(0, count, chunk):
-            ids = [i % _IDS for i in range(begin, min(begin + chunk, count))]
-            extend(engine, ids, 0, wants_logits=begin + chunk >= count)
-            self._poll()
-        return time.monotonic() - start
+        return time_prefill(self._engine, count, self._poll)
 
     def _decode(self, steps: int) -> float:
-        engine, position = self._engine, len(self._engine.cached_ids())
-        start = time.monotonic()
-        for i in range(steps):
-            engine.forward([Row(0, position + i, i % _IDS, True)])
-            self._poll()
-        return time.monotonic() - start
+        return time_decode(self._engine, steps, self._poll)
 
     def _batch(self, sequences: int, steps: int) -> None:
         engine = self._engine
@@ -179,13 +200,4 @@ class EngineBench:
                 engine.truncate(0, other)
 
     def _first_token(self) -> None:
-        engine = self._engine
-        engine.truncate(0)
-        start = time.monotonic()
-        chunk = engine.config.prefill_rows
-        for begin in range(0, len(self.prompt), chunk):
-            part = self.prompt[begin : begin + chunk]
-            last = begin + chunk >= len(self.prompt)
-            logits = extend(engine, part, 0, wants_logits=last)
-        Sampler(engine.vocab_size, SamplingParams(temperature=0)).sample(logits[0])
-        self._record("first-token-warm", None, time.monotonic() - start)
+        self._record("first-token-warm", None, time_first_token(self._engine, self.prompt))

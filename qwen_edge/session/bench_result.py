@@ -12,6 +12,7 @@ from typing import NamedTuple
 from qwen_edge.errors import UsageError
 
 SCHEMA = 1
+KINDS = ("bench", "article", "engines")
 # A file with more is none of ours.
 _LARGEST_FILE = 16 << 20
 HIGHER, LOWER, NEITHER = "higher", "lower", ""
@@ -34,6 +35,7 @@ class Quantity(NamedTuple):
 # In the order in which they are shown.
 QUANTITIES: Mapping[str, Quantity] = {
     "load": Quantity("s", LOWER, "load"),
+    "ready": Quantity("s", LOWER, "process start to ready"),
     "first-token-cold": Quantity("s", LOWER, "first token, new process"),
     "first-token-warm": Quantity("s", LOWER, "first token, loaded"),
     "prefill": Quantity("tokens/s", HIGHER, "prefill of {size:,} tokens"),
@@ -44,6 +46,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     "processor-share": Quantity("%", NEITHER, "share of all cores"),
     "peak-memory": Quantity("bytes", LOWER, "peak memory, short answer"),
     "memory-at-depth": Quantity("bytes", LOWER, "memory at depth {size:,}"),
+    "process-peak": Quantity("bytes", LOWER, "peak memory of the process"),
+    "packages": Quantity("bytes", LOWER, "packages on disk"),
     "temperature": Quantity("°C", NEITHER, "battery"),
     "answer-speed": Quantity("tokens/s", HIGHER, "answers"),
     "turn-speed": Quantity("tokens/s", HIGHER, "chat of 30 turns"),
@@ -56,14 +60,17 @@ QUANTITIES: Mapping[str, Quantity] = {
 class Part(NamedTuple):
     """One thing to measure: the key of its quantity and what the name leaves open.
 
-    ``size`` counts tokens of a prefill, positions of a depth, sequences of a batch.
+    ``size`` counts tokens of a prefill, positions of a depth, sequences of a batch; ``engine`` is
+    named where several are measured.
     """
 
     key: str
     size: int | None
+    engine: str = ""
 
     def __str__(self) -> str:
-        return QUANTITIES[self.key].name.format(size=self.size)
+        name = QUANTITIES[self.key].name.format(size=self.size)
+        return f"{self.engine}: {name}" if self.engine else name
 
 
 def median(values: Sequence[float]) -> float:
@@ -80,11 +87,18 @@ class Measure:
         key: one of ``QUANTITIES``.
         size: as in ``Part``.
         samples: at least one.
+        engine: as in ``Part``.
     """
 
     key: str
     size: int | None
     samples: tuple[float, ...]
+    engine: str = ""
+
+    @property
+    def part(self) -> Part:
+        """What was measured."""
+        return Part(self.key, self.size, self.engine)
 
     @property
     def quantity(self) -> Quantity:
@@ -105,10 +119,17 @@ class Measure:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something that was left out or has to be said; a template and its values."""
+    """Something that was left out or has to be said.
+
+    A template and its values, another remark among them where it tells the reason.
+    """
 
     template: str
     values: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        # As of an error, a template without values is taken literally.
+        return self.template.format(**self.values) if self.values else self.template
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,7 @@ class Report:
     """All of one run.
 
     Attributes:
-        kind: ``bench`` or ``article``.
+        kind: one of ``KINDS``.
         version: of this program.
         created: local time, ISO 8601.
         model: name, bits, group, bytes and what is read for a token.
@@ -137,9 +158,9 @@ class Report:
     remarks: Sequence[Remark] = ()
     complete: bool = True
 
-    def find(self, key: str, size: int | None = None) -> Measure | None:
-        """The measure of a key and size, if there is one."""
-        return next((m for m in self.measures if (m.key, m.size) == (key, size)), None)
+    def find(self, key: str, size: int | None = None, engine: str = "") -> Measure | None:
+        """The measure of a part, if there is one."""
+        return next((m for m in self.measures if m.part == (key, size, engine)), None)
 
     def as_json(self) -> dict[str, object]:
         """Plain types, with the summaries that a reader of the file wants beside the samples."""
@@ -162,10 +183,7 @@ class Report:
                 }
                 for measure in self.measures
             ],
-            "remarks": [
-                {"text": remark.template.format(**remark.values), **asdict(remark)}
-                for remark in self.remarks
-            ],
+            "remarks": [{"text": str(remark), **asdict(remark)} for remark in self.remarks],
         }
 
 
@@ -173,6 +191,13 @@ def in_order(measures: Sequence[Measure]) -> list[Measure]:
     """Sorted as they are shown: by kind, then by size."""
     keys = list(QUANTITIES)
     return sorted(measures, key=lambda m: (keys.index(m.key), m.size or 0))
+
+
+def measures_of(samples: Mapping[Part, Sequence[float]]) -> list[Measure]:
+    """The measures of what was sampled, in order."""
+    return in_order(
+        [Measure(part.key, part.size, tuple(s), part.engine) for part, s in samples.items()]
+    )
 
 
 def read_report(path: Path) -> Report:
@@ -203,7 +228,7 @@ def read_report(path: Path) -> Report:
 def _report(found: object) -> Report:
     """Checks every part that is used later."""
     table = _table(found)
-    if table["schema"] != SCHEMA or table["kind"] not in ("bench", "article"):
+    if table["schema"] != SCHEMA or table["kind"] not in KINDS:
         raise ValueError("schema")
     measures = table["measures"]
     if not isinstance(measures, list):
@@ -228,6 +253,8 @@ def _table(found: object) -> dict[str, object]:
 
 def _measure(table: Mapping[str, object]) -> Measure:
     key, size, samples = table["key"], table["size"], table["samples"]
+    # Results of earlier versions name no engine.
+    engine = table.get("engine", "")
     if key not in QUANTITIES or not (size is None or type(size) is int):
         raise ValueError("key")
     if not isinstance(samples, list) or not samples:
@@ -235,4 +262,6 @@ def _measure(table: Mapping[str, object]) -> Measure:
     numbers = tuple(float(sample) for sample in samples)
     if not all(map(math.isfinite, numbers)):
         raise ValueError("samples")
-    return Measure(str(key), size, numbers)
+    if not isinstance(engine, str):
+        raise ValueError("engine")
+    return Measure(str(key), size, numbers, engine)
