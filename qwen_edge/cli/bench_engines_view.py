@@ -49,7 +49,7 @@ def _rows(report: Report) -> list[Sequence[str]]:
         )  # fmt: skip
         cells = [_cell(report, key, size, engine) for key, size in parts]
         ratio = ratio_to_first(report, engine)
-        cells.append("-" if ratio is None else f"{ratio:.2f}")
+        cells.append("-" if ratio is None else f"{ratio:.{2 if ratio >= 0.1 else 3}f}")
         cells += [_cell(report, key, None, engine) for key in ("process-peak", "packages")]
         rows.append((translate(engine), *cells))
     return rows

@@ -121,10 +121,8 @@ BENCH = {
     ),
     "its process was ended by signal {signal}.": "其进程被信号 {signal} 终止。",
     "its process failed with status {status}.": "其进程失败，状态为 {status}。",
-    "no package fits that was compiled ahead of time, and none can be made.": (
-        "没有合适的预编译包，也无法生成。"
-    ),
-    "the model cannot be compiled here.": "模型无法在此编译。",
+    "the model cannot be compiled here: {reason}": "模型无法在此编译：{reason}",
+    "{engine}: {reason}": "{engine}：{reason}",
     "Engines side by side": "各引擎并排比较",
     "native": "原生",
     "torch compiled": "torch 编译",

@@ -57,8 +57,8 @@ def width() -> int:
 
 
 def styled(text: str, style: str, stream: TextIO | None) -> str:
-    """The text in a style (dim, bold, red, yellow, cyan) if the stream takes colour."""
-    if not text or not has_color(stream):
+    """The text in a style (dim, bold, red, yellow, cyan), if any and if the stream takes colour."""
+    if not text or not style or not has_color(stream):
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 

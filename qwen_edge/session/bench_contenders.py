@@ -65,15 +65,16 @@ def package_bytes(contender: Contender) -> int:
     return own + installed_bytes(contender.choice.packages)
 
 
-def shortfall(contender: Contender, compiled: str) -> Remark | None:
-    """Why what was loaded is not what was asked for.
+def compiles(contender: Contender) -> bool:
+    """Whether its very first start takes longer than all others."""
+    return contender.choice.name == TORCH and contender.choice.compile != "off"
+
+
+def not_compiled(contender: Contender, compiled: str) -> bool:
+    """Whether what was loaded is not what was asked for.
 
     Args:
         contender: what was asked for.
         compiled: what became of the compilation, see ``TorchEngine``.
     """
-    if contender.choice.name != TORCH or compiled == contender.choice.compile:
-        return None
-    if contender.choice.compile == "aot":
-        return Remark("no package fits that was compiled ahead of time, and none can be made.")
-    return Remark("the model cannot be compiled here.")
+    return contender.choice.name == TORCH and compiled != contender.choice.compile

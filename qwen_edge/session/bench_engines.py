@@ -18,9 +18,10 @@ from qwen_edge.session.bench_contenders import (
     CONTENDERS,
     OWN_SETTINGS,
     Contender,
+    compiles,
+    not_compiled,
     obstacle,
     package_bytes,
-    shortfall,
 )
 from qwen_edge.session.bench_engine import WARM_UP_STEPS
 from qwen_edge.session.bench_facts import buffer_bytes, describe
@@ -165,7 +166,8 @@ class EnginesBench(Bench):
             share = _MORE_STARTS if turn else _FIRST_STARTS
             for entry in list(self._entries):
                 late = self._budget - self._left() > share * self._budget
-                if turn and (late or (turn > 1 and self._quick)):
+                due = not turn or not late or (turn == 1 and compiles(entry.contender))
+                if not due or (turn > 1 and self._quick):
                     continue
                 with self._leaving_out(entry):
                     self._start_entry(entry)
@@ -199,12 +201,22 @@ class EnginesBench(Bench):
         ready = time.monotonic() - process.started
         process.ask("first_token", until)
         first = time.monotonic() - process.started
-        short = shortfall(entry.contender, str(opened["compiled"]))
-        if short is not None:
-            raise EngineFailed(short)
+        warnings = [Remark(template, values) for template, values in opened["warnings"]]
+        if not_compiled(entry.contender, opened["compiled"]):
+            values = {"reason": warnings[-1] if warnings else Remark("?")}
+            raise EngineFailed(Remark("the model cannot be compiled here: {reason}", values))
+        self._told(entry, warnings)
         entry.start_seconds = first
         self._sample_of(entry, "ready", None, ready)
         self._sample_of(entry, "first-token-cold", None, first)
+
+    def _told(self, entry: _Entry, warnings: Sequence[Remark]) -> None:
+        """Hands on what did not work, once."""
+        for warning in warnings:
+            values = {"engine": Remark(entry.name), "reason": warning}
+            remark = Remark("{engine}: {reason}", values)
+            if remark not in self._remarks:
+                self._remarks.append(remark)
 
     def _first_impression(self, entry: _Entry) -> None:
         steps, tokens = _IMPRESSION_STEPS, _IMPRESSION_PREFILL

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.engine.uncached import Uncached
+from qwen_edge.engine.watcher import Unwatched
 from qwen_edge.errors import MemoryLimitError, QwenEdgeError
 from qwen_edge.host.memory_facts import own_memory
 from qwen_edge.session.answer import AnswerOptions
@@ -36,6 +37,17 @@ from qwen_edge.session.plan import make_plan
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
+class _Warnings(Unwatched):
+    """Keeps what setting an engine up says does not work."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, dict[str, object]]] = []
+
+    def warn(self, message: str, **values: object) -> None:
+        """See ``Watcher``."""
+        self.found.append((message, _plain(values)))
+
+
 class Handlers:
     """The requests; ``open`` comes first."""
 
@@ -46,13 +58,15 @@ class Handlers:
         """Loads a model with these settings alone, as on the command line.
 
         Returns:
-            The type of the KV cache, and what became of a compilation (see ``TorchEngine``).
+            What became of a compilation (see ``TorchEngine``), and what did not work: template and
+            values.
         """
+        warnings = _Warnings()
         # The user's settings are among the flags where they apply.
-        self._loaded = LoadedModel(make_plan(flags, {}, Path(os.devnull)))
+        self._loaded = LoadedModel(make_plan(flags, {}, Path(os.devnull)), watcher=warnings)
         engine = self._loaded.engine
         inner = engine.engine if isinstance(engine, Uncached) else engine
-        return {"kv": engine.config.kv_type, "compiled": getattr(inner, "compiled", "")}
+        return {"compiled": getattr(inner, "compiled", ""), "warnings": warnings.found}
 
     def first_token(self) -> float:
         """Seconds to the first token of an answer to a short question, templated and all."""
@@ -98,12 +112,16 @@ def answer(handlers: Handlers, line: str) -> dict[str, object]:
         with memory_errors():
             return {"value": known[name](**arguments)}
     except QwenEdgeError as error:
-        values = {
-            key: value if isinstance(value, int | float) else str(value)
-            for key, value in error.values.items()
-        }
-        memory = isinstance(error, MemoryLimitError)
+        memory, values = isinstance(error, MemoryLimitError), _plain(error.values)
         return {"error": {"sentence": error.sentence, "values": values, "memory": memory}}
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    """Values of a message as JSON can hold them."""
+    return {
+        key: value if isinstance(value, int | float) else str(value)
+        for key, value in values.items()
+    }
 
 
 def _die_with_parent() -> None:
