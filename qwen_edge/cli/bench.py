@@ -22,9 +22,15 @@ _SYNTHETIC = "qwen3-0.6b"
 _LONGEST_BUDGET = 24 * 3600
 
 _ALL = "all"
+
+
+def _engine_names(beginning: str) -> list[str]:
+    return [name for name in (*ENGINES, _ALL) if name.startswith(beginning)]
+
+
 _ENGINE = next(option for option in ENGINE_OPTIONS if option.name == "engine")._replace(
     help="What computes the answers; all sets everything that this device has side by side.",
-    values=lambda beginning: [name for name in (*ENGINES, _ALL) if name.startswith(beginning)],
+    values=_engine_names,
 )
 
 OPTIONS = (

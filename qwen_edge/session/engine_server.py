@@ -12,7 +12,6 @@ import ctypes
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,9 +136,10 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     handlers = Handlers()
-    for line in sys.stdin:
-        replies.write(json.dumps(answer(handlers, line)) + "\n")
-        replies.flush()
+    with open(0, encoding="utf-8") as requests:
+        for line in requests:
+            replies.write(json.dumps(answer(handlers, line)) + "\n")
+            replies.flush()
 
 
 if __name__ == "__main__":
