@@ -40,7 +40,9 @@ def _from_termux() -> float | None:
                 check=False,
             )  # fmt: skip
         value = json.loads(done.stdout)["temperature"]
-    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
+    except (
+        OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError, RecursionError
+    ):  # fmt: skip
         return None
     return _plausible(value)
 
@@ -58,5 +60,5 @@ def _from_sysfs(place: Place) -> float | None:
 
 
 def _plausible(value: object) -> float | None:
-    number = float(value) if isinstance(value, int | float) else None
-    return number if number is not None and _LOWEST < number < _HIGHEST else None
+    # Compared before it is converted: an integer may be too large for a float.
+    return float(value) if isinstance(value, int | float) and _LOWEST < value < _HIGHEST else None

@@ -46,6 +46,8 @@ def device_memory(place: Place | None = None) -> DeviceMemory:
     if available is None and "MemFree" in fields:
         cache = fields.get("Buffers", 0) + fields.get("Cached", 0) - fields.get("Shmem", 0)
         available = fields["MemFree"] + max(0, cache)
+    if available is not None and "MemTotal" in fields:
+        available = min(available, fields["MemTotal"])
     found = DeviceMemory(
         fields.get("MemTotal"), available, fields.get("SwapTotal"), fields.get("SwapFree")
     )

@@ -12,6 +12,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# 64 TiB: no device of today has more, and what claims to is not believed.
+_MOST_KILOBYTES = 1 << 36
+
 
 def _allowed_cores() -> Collection[int]:
     """Cores that the scheduler may give this process; Android narrows them in the background."""
@@ -46,23 +49,37 @@ class Place:
 
 
 def read_text(path: Path, limit: int = 1 << 20) -> str | None:
-    """Returns at most ``limit`` bytes of a file as text, or None if it cannot be read."""
+    """Returns at most ``limit`` bytes of a file as text, or None if it cannot be read at once."""
     try:
-        with open(path, "rb") as file:
-            return file.read(limit).decode("utf-8", "replace")
+        # A pipe that nobody writes to must not hold the program up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):  # ValueError: a path with a null byte
+        return None
+    content = bytearray()
+    try:
+        while len(content) < limit:
+            part = os.read(descriptor, min(limit - len(content), 1 << 16))
+            if not part:
+                break
+            content += part
     except OSError:
         return None
+    finally:
+        os.close(descriptor)
+    return content.decode("utf-8", "replace")
+
+
+def _integer(text: str) -> int | None:
+    """A decimal number of at most 18 digits: what is longer is garbage, and Python refuses some."""
+    digits = text.strip()
+    plain = digits.removeprefix("-")
+    return int(digits) if plain.isascii() and plain.isdecimal() and len(plain) <= 18 else None
 
 
 def read_integer(path: Path) -> int | None:
     """Returns the decimal number a file holds, or None."""
     text = read_text(path, 64)
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    return None if text is None else _integer(text)
 
 
 def read_kilobyte_fields(path: Path) -> dict[str, int]:
@@ -74,6 +91,33 @@ def read_kilobyte_fields(path: Path) -> dict[str, int]:
     for line in (read_text(path) or "").splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
-        if len(words) == 2 and words[1] == "kB" and words[0].isdecimal():
-            fields[name.strip()] = int(words[0]) * 1024
+        if len(words) == 2 and words[1] == "kB":
+            size = _integer(words[0])
+            if size is not None and 0 <= size <= _MOST_KILOBYTES:
+                fields[name.strip()] = size * 1024
     return fields
+
+
+def printable(text: str, most: int = 200) -> str:
+    """What of a name may go to a terminal: no control characters, and no more than one line."""
+    return "".join(character for character in text if character.isprintable())[:most]
+
+
+def numbers_of(ranges: str, most: int) -> list[int]:
+    """Reads the kernel's lists of cores, ``0-3,6`` say.
+
+    Args:
+        ranges: the text.
+        most: numbers from here on are left out.
+
+    Returns:
+        Ascending; empty where the text is not such a list.
+    """
+    found: set[int] = set()
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        low, high = _integer(first), _integer(last or first)
+        if low is None or high is None:
+            return []
+        found.update(range(max(0, low), min(high + 1, most)))
+    return sorted(found)

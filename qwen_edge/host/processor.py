@@ -2,56 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from qwen_edge.host.place import Place, read_integer, read_text
+from qwen_edge.host.core_parts import PARTS
+from qwen_edge.host.place import Place, numbers_of, printable, read_integer, read_text
 
-# (implementer, part) as /proc/cpuinfo gives them -> name, and whether it is a small in-order core.
-# Source: the MIDR lists of Linux (arch/arm64/include/asm/cputype.h) and of util-linux's lscpu.
-_PARTS: Mapping[tuple[int, int], tuple[str, bool]] = {
-    (0x41, 0xC07): ("Cortex-A7", True),
-    (0x41, 0xD01): ("Cortex-A32", True),
-    (0x41, 0xD02): ("Cortex-A34", True),
-    (0x41, 0xD03): ("Cortex-A53", True),
-    (0x41, 0xD04): ("Cortex-A35", True),
-    (0x41, 0xD05): ("Cortex-A55", True),
-    (0x41, 0xD46): ("Cortex-A510", True),
-    (0x41, 0xD80): ("Cortex-A520", True),
-    (0x41, 0xD8F): ("Cortex-A320", True),
-    (0x41, 0xD07): ("Cortex-A57", False),
-    (0x41, 0xD08): ("Cortex-A72", False),
-    (0x41, 0xD09): ("Cortex-A73", False),
-    (0x41, 0xD0A): ("Cortex-A75", False),
-    (0x41, 0xD0B): ("Cortex-A76", False),
-    (0x41, 0xD0D): ("Cortex-A77", False),
-    (0x41, 0xD0C): ("Neoverse-N1", False),
-    (0x41, 0xD40): ("Neoverse-V1", False),
-    (0x41, 0xD41): ("Cortex-A78", False),
-    (0x41, 0xD44): ("Cortex-X1", False),
-    (0x41, 0xD47): ("Cortex-A710", False),
-    (0x41, 0xD48): ("Cortex-X2", False),
-    (0x41, 0xD49): ("Neoverse-N2", False),
-    (0x41, 0xD4B): ("Cortex-A78C", False),
-    (0x41, 0xD4D): ("Cortex-A715", False),
-    (0x41, 0xD4E): ("Cortex-X3", False),
-    (0x41, 0xD4F): ("Neoverse-V2", False),
-    (0x41, 0xD81): ("Cortex-A720", False),
-    (0x41, 0xD82): ("Cortex-X4", False),
-    (0x41, 0xD85): ("Cortex-X925", False),
-    (0x41, 0xD87): ("Cortex-A725", False),
-    (0x51, 0x001): ("Oryon", False),
-    (0x51, 0x201): ("Kryo silver", True),
-    (0x51, 0x205): ("Kryo gold", False),
-    (0x51, 0x211): ("Kryo gold", False),
-    (0x51, 0x800): ("Kryo 260/280 gold", False),
-    (0x51, 0x801): ("Kryo 260/280 silver", True),
-    (0x51, 0x802): ("Kryo 385 gold", False),
-    (0x51, 0x803): ("Kryo 385 silver", True),
-    (0x51, 0x804): ("Kryo 485 gold", False),
-    (0x51, 0x805): ("Kryo 485 silver", True),
-}
 # The slowest kind of core counts as little when it is below these shares of the fastest. A
 # Cortex-A55 beside an A75 often has nine tenths of its clock; the favoured cores of a PC processor
 # differ from its others by a few percent only.
@@ -59,6 +17,10 @@ _LITTLE_CAPACITY = 0.6
 _LITTLE_CLOCK = 0.92
 # Cores beyond this number are not probed one by one.
 _MOST_CORES = 1024
+# Hundred GHz; a clock beyond that is garbage.
+_MOST_KHZ = 100_000_000
+# The kernel's scale ends at 1024.
+_MOST_CAPACITY = 1024
 
 
 class Core(NamedTuple):
@@ -111,9 +73,12 @@ class Processor(NamedTuple):
         return self.cores - self.big_cores
 
 
-def _parts(text: str) -> dict[int, tuple[int, int]]:
-    """Core number -> (implementer, part) of the cores that /proc/cpuinfo lists."""
-    parts: dict[int, tuple[int, int]] = {}
+def _parts(text: str) -> dict[int, tuple[int, int] | None]:
+    """Core number -> (implementer, part), or None, of the cores that /proc/cpuinfo lists.
+
+    Kernels of old name all cores first and then a single part, which says nothing of the others.
+    """
+    parts: dict[int, tuple[int, int] | None] = {}
     number: int | None = None
     implementer: int | None = None
     for line in text.splitlines():
@@ -123,13 +88,36 @@ def _parts(text: str) -> dict[int, tuple[int, int]]:
             # "Processor : AArch64 ..." with a capital is a heading of old Android kernels.
             if name == "processor":
                 number, implementer = int(value), None
+                if 0 <= number < _MOST_CORES:
+                    parts[number] = None
             elif name == "CPU implementer":
-                implementer = int(value, 16)
-            elif name == "CPU part" and number is not None and implementer is not None:
-                parts[number] = (implementer, int(value, 16))
+                implementer = int(value, 16) & 0xFF
+            elif name == "CPU part" and number in parts and implementer is not None:
+                parts[number] = (implementer, int(value, 16) & 0xFFF)
         except ValueError:
             continue
-    return parts
+    told = sum(part is not None for part in parts.values())
+    return parts if told > 1 or len(parts) == 1 else dict.fromkeys(parts)
+
+
+def _allowed(place: Place, listed: Collection[int]) -> list[int]:
+    """Numbers of the cores this process may use, at least one.
+
+    Asks the scheduler, and where that refuses /proc/self/status, then which cores are online, then
+    which ones /proc/cpuinfo lists.
+    """
+    numbers: list[int] = []
+    with contextlib.suppress(OSError):
+        numbers = sorted({core for core in place.allowed_cores() if core >= 0})
+    if not numbers:
+        status = read_text(place.proc / "self" / "status") or ""
+        match = re.search(r"^Cpus_allowed_list:(.*)$", status, re.MULTILINE)
+        online = read_text(place.sysfs / "devices" / "system" / "cpu" / "online") or ""
+        numbers = numbers_of(match.group(1) if match else "", _MOST_CORES)
+        # The first may name cores that are not there.
+        there = set(numbers_of(online, _MOST_CORES)) or set(listed)
+        numbers = [core for core in numbers if core in there or not there] or sorted(there)
+    return numbers[:_MOST_CORES] or [0]
 
 
 def read_cores(place: Place | None = None) -> tuple[Core, ...]:
@@ -140,32 +128,28 @@ def read_cores(place: Place | None = None) -> tuple[Core, ...]:
     """
     place = place or Place()
     parts = _parts(read_text(place.proc / "cpuinfo") or "")
-    try:
-        numbers = sorted({core for core in place.allowed_cores() if core >= 0})
-    except OSError:
-        numbers = sorted(parts)
     cpus = place.sysfs / "devices" / "system" / "cpu"
     cores = []
-    for number in numbers[:_MOST_CORES] or [0]:
+    for number in _allowed(place, parts):
         folder = cpus / f"cpu{number}"
         cores.append(
             Core(
                 number,
                 parts.get(number),
-                _positive(read_integer(folder / "cpufreq" / "cpuinfo_max_freq")),
-                _positive(read_integer(folder / "cpu_capacity")),
+                _within(read_integer(folder / "cpufreq" / "cpuinfo_max_freq"), _MOST_KHZ),
+                _within(read_integer(folder / "cpu_capacity"), _MOST_CAPACITY),
             )
         )
     return tuple(cores)
 
 
 def _part_name(part: tuple[int, int] | None) -> str | None:
-    known = _PARTS.get(part) if part else None
+    known = PARTS.get(part) if part else None
     return known[0] if known else None
 
 
-def _positive(value: int | None) -> int | None:
-    return value if value is not None and value > 0 else None
+def _within(value: int | None, most: int) -> int | None:
+    return value if value is not None and 0 < value <= most else None
 
 
 def _little_by_part(cores: Iterable[Core]) -> set[Core] | None:
@@ -173,7 +157,7 @@ def _little_by_part(cores: Iterable[Core]) -> set[Core] | None:
     little: set[Core] = set()
     big: set[Core] = set()
     for core in cores:
-        known = _PARTS.get(core.part) if core.part else None
+        known = PARTS.get(core.part) if core.part else None
         if known is None:
             return None
         (little if known[1] else big).add(core)
@@ -207,8 +191,13 @@ def find_little(cores: Iterable[Core]) -> set[Core]:
 
 
 def read_processor(place: Place | None = None) -> Processor:
-    """Groups the allowed cores by kind."""
-    cores = read_cores(place)
+    """Reads the allowed cores, grouped by kind."""
+    return processor_of(read_cores(place))
+
+
+def processor_of(cores: Iterable[Core]) -> Processor:
+    """Groups cores by kind."""
+    cores = tuple(cores)
     little = find_little(cores)
     groups: dict[tuple[object, ...], list[Core]] = {}
     for core in cores:
@@ -228,11 +217,14 @@ def read_processor(place: Place | None = None) -> Processor:
 
 
 def processor_name(place: Place | None = None) -> str | None:
-    """The model name that /proc/cpuinfo gives: the chip on Arm, the processor on x86."""
+    """The name that /proc/cpuinfo gives: of the board or the chip on Arm, the processor on x86.
+
+    The board comes first: its Raspberry Pis all say that their chip is the first one's.
+    """
     place = place or Place()
     text = read_text(place.proc / "cpuinfo") or ""
-    for field in ("Hardware", "model name", "Model"):
-        match = re.search(rf"^{field}\s*:\s*(.+)$", text, re.MULTILINE)
+    for field in ("Model", "Hardware", "model name"):
+        match = re.search(rf"^{field}[ \t]*:[ \t]*(\S.*)$", text, re.MULTILINE)
         if match:
-            return match.group(1).strip()
+            return printable(match.group(1).strip()) or None
     return None

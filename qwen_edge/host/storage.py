@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwen_edge.errors import QwenEdgeError
-from qwen_edge.host.place import Place, read_text
+from qwen_edge.host.place import Place, printable, read_text
 
 # Android's shared storage is a FUSE daemon over the real file system (sdcardfs before Android 11),
 # and every page of a mapped file passes through it.
@@ -70,14 +70,23 @@ def _mount_of(path: str, place: Place) -> tuple[str, str, frozenset[str]] | None
     return best
 
 
+def _absolute(path: Path) -> Path:
+    """The path from the root on; as it is where the working folder was deleted."""
+    try:
+        return path.absolute()
+    except OSError:
+        return path
+
+
 def free_bytes(path: Path) -> int | None:
     """Free disk space for an ordinary user at a path, or at its nearest existing parent."""
-    for folder in (path, *path.absolute().parents):
+    whole = _absolute(path)
+    for folder in (whole, *whole.parents):
         try:
             facts = os.statvfs(folder)
         except FileNotFoundError:
             continue
-        except OSError:
+        except (OSError, ValueError):
             return None
         return facts.f_bavail * facts.f_frsize
     return None
@@ -87,8 +96,8 @@ def is_shared_storage(path: Path, place: Place | None = None) -> bool:
     """Whether a path, links followed, lies on Android's shared storage or a memory card."""
     place = place or Place()
     home = place.environ.get("HOME")
-    candidates = {str(path.absolute())}
-    with contextlib.suppress(OSError, RuntimeError):
+    candidates = {str(_absolute(path))}
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
         candidates.add(str(path.resolve()))
     for candidate in candidates:
         if any(_within(candidate, root) for root in _SHARED_ROOTS):
@@ -104,8 +113,8 @@ def storage_of(path: Path, place: Place | None = None) -> Storage:
     place = place or Place()
     try:
         resolved = str(path.resolve())
-    except (OSError, RuntimeError):
-        resolved = str(path.absolute())
+    except (OSError, RuntimeError, ValueError):
+        resolved = str(_absolute(path))
     mount = _mount_of(resolved, place)
     kind = mount[1] if mount else None
     shared = is_shared_storage(path, place) or kind in _SHARED_TYPES
@@ -113,7 +122,7 @@ def storage_of(path: Path, place: Place | None = None) -> Storage:
         kind is not None and (kind in _NETWORK_TYPES or _FUSE.fullmatch(kind) is not None)
     )
     return Storage(
-        type=kind,
+        type=printable(kind) if kind else None,
         free=free_bytes(path),
         shared=shared,
         slow=slow,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from qwen_edge.host.android_properties import read_properties
-from qwen_edge.host.place import Place, read_text
+from qwen_edge.host.place import Place, printable, read_text
 
 
 class System(NamedTuple):
@@ -71,7 +72,8 @@ def read_system(place: Place | None = None) -> System:
     properties = (place.properties or read_properties)() if android else {}
 
     def known(*names: str) -> str | None:
-        return next((properties[name] for name in names if properties.get(name)), None)
+        found = (printable(properties.get(name, "").strip()) for name in names)
+        return next((value for value in found if value), None)
 
     maker, model = known("ro.product.manufacturer"), known("ro.product.model")
     level = known("ro.build.version.sdk")
@@ -81,11 +83,11 @@ def read_system(place: Place | None = None) -> System:
         termux=is_termux(place),
         proot=is_proot(place),
         android_version=known("ro.build.version.release"),
-        api_level=int(level) if level and level.isdecimal() else None,
+        api_level=int(level) if level and re.fullmatch("[0-9]{1,4}", level) else None,
         device=" ".join(part for part in (maker, model) if part) or None,
         chip=known("ro.soc.model", "ro.hardware.chipname", "ro.board.platform"),
         low_ram=known("ro.config.low_ram") == "true",
-        kernel=kernel.strip() if kernel else None,
+        kernel=(printable(kernel.strip()) or None) if kernel else None,
     )
 
 

@@ -3,17 +3,20 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from qwen_edge.host.device import read_device
+from qwen_edge.host.instruction_set import likely_kernels
 from qwen_edge.host.memory_facts import device_memory, own_memory
 from qwen_edge.host.place import Place, read_integer, read_kilobyte_fields, read_text
 from qwen_edge.host.processor import Core, find_little, read_cores
+from qwen_edge.native.instruction_sets import available_isas
 from qwen_edge.session.profile import read_profile
 from qwen_edge.session.select import tier_of
-from tests.host.recorded import FOLDER, recorded, recorded_names
+from tests.host.recorded import recorded, recorded_names
 
 
 @pytest.mark.parametrize("name", recorded_names())
@@ -28,6 +31,8 @@ def test_recorded_device_is_understood(name: str) -> None:
         "big_cores": found.processor.big_cores,
         "little_cores": found.processor.little_cores,
         "clusters": [[c.name, c.big, list(c.cores)] for c in found.processor.clusters],
+        "kernels": found.kernels,
+        "threads": [found.processor.big_cores, found.processor.cores],
         "android": found.system.android,
         "termux": found.system.termux,
         "proot": found.system.proot,
@@ -36,6 +41,7 @@ def test_recorded_device_is_understood(name: str) -> None:
         "device": found.system.device,
         "processor_name": found.processor_name,
         "tier": tier_of(read_profile(device.place).total_ram).name,
+        "file_system": found.storage.type,
     }
     assert facts == device.expected
 
@@ -52,15 +58,14 @@ def test_recorded_tree_gives_a_profile_of_whole_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", recorded_names())
 def test_single_missing_or_garbled_file_never_raises(name: str, tmp_path: Path) -> None:
     device = recorded(name)
-    files = [path for path in (FOLDER / name).rglob("*") if path.is_file()]
+    files = [path for path in device.root.rglob("*") if path.is_file()]
     noise = random.Random(1)
-    for victim in files:
-        if victim.name == "device.json":
-            continue
+    # Cores of one kind are alike.
+    for victim in (path for path in files if not re.search("cpu[1-9]", str(path))):
         for content in (None, b"", noise.randbytes(300), b"processor: x\nMemTotal: -1 kB\n: :\n"):
             root = tmp_path / "copy"
             for path in files:
-                copy = root / path.relative_to(FOLDER / name)
+                copy = root / path.relative_to(device.root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 data = path.read_bytes() if path != victim else content
                 copy.unlink(missing_ok=True)
@@ -78,15 +83,37 @@ def test_single_missing_or_garbled_file_never_raises(name: str, tmp_path: Path) 
             assert read_device(place).processor.cores == device.expected["cores"]
 
 
-def test_affinity_that_fails_falls_back_to_listed_cores() -> None:
-    def denied() -> list[int]:
-        raise PermissionError
+def denied() -> list[int]:
+    raise PermissionError
 
-    phone = recorded("redmi_note_9").place
-    place = Place(proc=phone.proc, sysfs=phone.sysfs, allowed_cores=denied, fallbacks=False)
-    assert [core.number for core in read_cores(place)] == list(range(8))
-    nothing = Place(proc=Path("/nonexistent"), allowed_cores=denied, fallbacks=False)
-    assert [core.number for core in read_cores(nothing)] == [0]
+
+def allowed_without_affinity(name: str) -> list[int]:
+    device = recorded(name).place
+    place = Place(proc=device.proc, sysfs=device.sysfs, allowed_cores=denied, fallbacks=False)
+    return [core.number for core in read_cores(place)]
+
+
+def test_affinity_that_fails_falls_back_to_listed_cores() -> None:
+    assert allowed_without_affinity("redmi_note_9") == list(range(8))
+    assert allowed_without_affinity("snapdragon_653") == list(range(8))
+    # /proc/self/status allows cores that are offline, too.
+    assert allowed_without_affinity("exynos_990_offline") == [0, 1, 2, 4, 5]
+    assert allowed_without_affinity("everything_denied") == [0]
+
+
+def test_features_that_one_core_lacks_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(
+        "processor: 0\nFeatures: fp asimd asimddp\n\nprocessor: 1\nFeatures: fp asimd\n"
+    )
+    place = Place(proc=tmp_path, machine="aarch64")
+    assert likely_kernels(place) == "neon"
+    assert likely_kernels(Place(proc=tmp_path, machine="armv7l")) == "scalar"
+    assert likely_kernels(Place(proc=tmp_path / "none", machine="aarch64")) is None
+
+
+def test_this_machine_runs_the_kernels_that_its_features_let_expect() -> None:
+    expected = likely_kernels()
+    assert expected is None or expected in available_isas()
 
 
 def test_cpuset_narrows_the_cores() -> None:

@@ -1,0 +1,57 @@
+"""Kinds of Arm cores by the numbers that a kernel shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# (implementer, part) as /proc/cpuinfo gives them -> name, and whether it is a small in-order core.
+# Source: the MIDR lists of Linux (arch/arm64/include/asm/cputype.h) and of util-linux's lscpu.
+PARTS: Mapping[tuple[int, int], tuple[str, bool]] = {
+    (0x41, 0xC07): ("Cortex-A7", True),
+    (0x41, 0xD01): ("Cortex-A32", True),
+    (0x41, 0xD02): ("Cortex-A34", True),
+    (0x41, 0xD03): ("Cortex-A53", True),
+    (0x41, 0xD04): ("Cortex-A35", True),
+    (0x41, 0xD05): ("Cortex-A55", True),
+    (0x41, 0xD46): ("Cortex-A510", True),
+    (0x41, 0xD80): ("Cortex-A520", True),
+    (0x41, 0xD8F): ("Cortex-A320", True),
+    (0x41, 0xD07): ("Cortex-A57", False),
+    (0x41, 0xD08): ("Cortex-A72", False),
+    (0x41, 0xD09): ("Cortex-A73", False),
+    (0x41, 0xD0A): ("Cortex-A75", False),
+    (0x41, 0xD0B): ("Cortex-A76", False),
+    (0x41, 0xD0D): ("Cortex-A77", False),
+    (0x41, 0xD0C): ("Neoverse-N1", False),
+    (0x41, 0xD40): ("Neoverse-V1", False),
+    (0x41, 0xD41): ("Cortex-A78", False),
+    (0x41, 0xD44): ("Cortex-X1", False),
+    (0x41, 0xD47): ("Cortex-A710", False),
+    (0x41, 0xD48): ("Cortex-X2", False),
+    (0x41, 0xD49): ("Neoverse-N2", False),
+    (0x41, 0xD4B): ("Cortex-A78C", False),
+    (0x41, 0xD4D): ("Cortex-A715", False),
+    (0x41, 0xD4E): ("Cortex-X3", False),
+    (0x41, 0xD4F): ("Neoverse-V2", False),
+    (0x41, 0xD81): ("Cortex-A720", False),
+    (0x41, 0xD82): ("Cortex-X4", False),
+    (0x41, 0xD85): ("Cortex-X925", False),
+    (0x41, 0xD87): ("Cortex-A725", False),
+    (0x41, 0xD8B): ("C1-Pro", False),
+    (0x41, 0xD8C): ("C1-Ultra", False),
+    (0x41, 0xD90): ("C1-Premium", False),
+    (0x51, 0x001): ("Oryon", False),
+    (0x51, 0x201): ("Kryo silver", True),
+    (0x51, 0x205): ("Kryo gold", False),
+    (0x51, 0x211): ("Kryo gold", False),
+    (0x51, 0x800): ("Kryo 260/280 gold", False),
+    (0x51, 0x801): ("Kryo 260/280 silver", True),
+    (0x51, 0x802): ("Kryo 385 gold", False),
+    (0x51, 0x803): ("Kryo 385 silver", True),
+    (0x51, 0x804): ("Kryo 485 gold", False),
+    (0x51, 0x805): ("Kryo 485 silver", True),
+    (0x53, 0x001): ("Exynos M1", False),
+    (0x53, 0x002): ("Exynos M3", False),
+    (0x53, 0x003): ("Exynos M4", False),
+    (0x53, 0x004): ("Exynos M5", False),
+}
