@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -489,13 +490,28 @@ def test_chinese_by_the_phones_own_setting(one_phone: Phone) -> None:
     assert "尚未完成" in one_phone.install().stderr
 
 
-def test_every_exit_code_is_documented(one_phone: Phone) -> None:
-    text = one_phone.install("--help").stdout
-    codes = {
-        int(part.split("=")[1])
-        for line in SCRIPT.read_text().splitlines()
-        if line.startswith("EXIT_")
-        for part in line.split()
-    }
-    assert codes >= {2, 10, 26, 130}
-    assert not [code for code in codes if f" {code} " not in text.replace("\n", " ")]
+def assigned() -> dict[str, str]:
+    """The variables that the script sets before anything else."""
+    lines = SCRIPT.read_text().split("usage() {")[0].splitlines()
+    settings = [line for line in lines if re.match("[A-Z_]+=", line)]
+    return dict(re.findall(r'([A-Z_]+)="?([^" ]+(?: \d+)?)', " ".join(settings)))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_exit_code_is_documented(one_phone: Phone, language: str) -> None:
+    page = "README.md" if language == "en" else "README.zh-CN.md"
+    codes = [value for name, value in assigned().items() if name.startswith("EXIT_")]
+    assert {"2", "10", "26", "130"} <= set(codes)
+    help_text = one_phone.install("--help", environment={"QWEN_EDGE_LANG": language}).stdout
+    readme = (ROOT / "termux" / page).read_text()
+    for code in codes:
+        assert re.search(rf"\b{code}\b", help_text.split("--help")[1], re.ASCII), code
+        assert re.search(rf"\|[^|]*\b{code}\b[^|]*\|", readme, re.ASCII), code
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_page_gives_the_sizes_of_the_script(page: str) -> None:
+    readme = (ROOT / "termux" / page).read_text()
+    lite, full, proot = (int(assigned()[f"{n}_MB"].split()[0]) for n in ("LITE", "FULL", "PROOT"))
+    for megabytes in (5 + lite, 5 + lite + full, 5 + lite + proot):
+        assert f" {megabytes} MB |" in readme
