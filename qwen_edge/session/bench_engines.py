@@ -26,9 +26,10 @@ from qwen_edge.session.bench_contenders import (
 from qwen_edge.session.bench_engine import WARM_UP_STEPS
 from qwen_edge.session.bench_facts import buffer_bytes, describe
 from qwen_edge.session.bench_plan import FEWEST, MOST_STEPS, plan_repeats
-from qwen_edge.session.bench_result import Part, Remark
+from qwen_edge.session.bench_result import Part, Remark, median
 from qwen_edge.session.engine_choice import TRANSFORMERS
 from qwen_edge.session.engine_process import EngineFailed, EngineProcess
+from qwen_edge.session.engine_speeds import WAYS, Way, write_speeds
 from qwen_edge.session.plan import Plan, make_plan
 
 # Seconds for everything.
@@ -125,6 +126,7 @@ class EnginesBench(Bench):
             self._enter(plan, stack)
             self._starts()
             self._turns(self._prefill_size(plan), plan.runtime.context - WARM_UP_STEPS)
+            self._keep(plan)
         self._temperature()
 
     def _enter(self, plan: Plan, stack: contextlib.ExitStack) -> None:
@@ -269,6 +271,18 @@ class EnginesBench(Bench):
         for part, count in repeats.items():
             if not count and part.engine in names:
                 self._omitted(part, expected[part])
+
+    def _keep(self, plan: Plan) -> None:
+        """Lets ``--engine auto`` know how fast the engines are that take model files."""
+        names = {way: name for name, way in WAYS.items()}
+        speeds: dict[str, float] = {}
+        for contender in self._contenders:
+            choice = contender.choice
+            name = names.get(Way(choice.name, choice.compile))
+            samples = self._samples.get(Part("decode", 0, contender.name))
+            if name is not None and samples:
+                speeds.setdefault(name, median(samples))
+        write_speeds(plan.facts.config, plan.facts.bits, speeds)
 
     def _turn(
         self, entry: _Entry, due: Sequence[Part], steps: int, expected: dict[Part, float]

@@ -25,6 +25,8 @@ from qwen_edge.session.bench_ratio import engines_of, ratio_to_first
 from qwen_edge.session.bench_result import Measure, Part, Remark, Report
 from qwen_edge.session.engine_choice import NATIVE, EngineChoice
 from qwen_edge.session.engine_process import EngineFailed, EngineProcess
+from qwen_edge.session.engine_speeds import read_speeds
+from qwen_edge.session.footprint import bits_of
 from qwen_edge.session.models import demo_path
 from tests.cli.program import environment
 
@@ -127,6 +129,12 @@ def test_engines_take_turns_and_leave_nothing_behind() -> None:
     assert kept.most_alive == 2
     assert not any(is_alive(one.pid) for one in kept.processes)
     assert watcher.planned > 0
+    # What --engine auto goes by from now on; an engine counts once.
+    with open_model(demo_path()) as model:
+        speeds = read_speeds(model.config, bits_of(model))
+    native = report.find("decode", 0, "native")
+    assert native is not None
+    assert speeds == {"native": pytest.approx(native.median)}
 
 
 def test_breaking_off_ends_the_processes_and_keeps_what_was_measured() -> None:
