@@ -7,6 +7,16 @@ from pathlib import Path
 
 from qwen_edge import __version__
 from qwen_edge.host.paths import data_folder
+from qwen_edge.host.place import read_text
+
+
+def _log_path() -> Path:
+    return data_folder() / "last-error.log"
+
+
+def read_log() -> str | None:
+    """What ``write_log`` wrote last; None if there is nothing."""
+    return read_text(_log_path())
 
 
 def write_log(error: BaseException) -> Path:
@@ -21,9 +31,8 @@ def write_log(error: BaseException) -> Path:
     import time
     import traceback
 
-    folder = data_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / "last-error.log"
+    path = _log_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lines = [
         f"qwen-edge {__version__}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n",
         f"Python {platform.python_version()}, {platform.platform()}\n",

@@ -40,6 +40,13 @@ def doctor_command(
         bool,
         typer.Option("--torch", help="Load torch and its operators, too, which takes seconds."),
     ] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what a bug report needs as JSON, nothing private in it; - is the terminal.",
+        ),
+    ] = None,
     clear_cache: Annotated[
         bool,
         typer.Option(
@@ -49,13 +56,18 @@ def doctor_command(
 ) -> None:
     """Check this device, the model and the setup, and show what would run."""
     if clear_cache:
-        if model is not None or as_json or with_torch:
+        if model is not None or as_json or with_torch or report is not None:
             raise UsageError("--clear-cache goes alone.")
         _clear_cache()
         return
     result = diagnose({"model": model})
     if with_torch:
         _try_torch(result)
+    if report is not None:
+        if as_json:
+            raise UsageError("--report and --json do not go together.")
+        _write_report(result, report)
+        return
     if as_json:
         import json
 
@@ -70,6 +82,26 @@ def doctor_command(
         heading("Findings")
         for found in result.findings:
             finding(found.severity, found.sentence, found.hint, found.values)
+
+
+def _write_report(result: Diagnosis, target: str) -> None:
+    """Writes what a bug report needs to a file, or to standard output for ``-``."""
+    import json
+
+    from qwen_edge.cli.crash_log import read_log
+    from qwen_edge.session.bug_report import bug_report
+
+    text = json.dumps(bug_report(result, read_log()), indent=2, ensure_ascii=False)
+    if target == "-":
+        out(text)
+        return
+    from qwen_edge.model.replacing_file import ReplacingFile
+
+    data = (text + "\n").encode("utf-8", "replace")
+    with ReplacingFile(Path(target), len(data)) as file:
+        file.write(data, 0)
+        file.commit(lambda _: None)
+    note("{path} has what a bug report needs; look through it before you send it.", path=target)
 
 
 def _size(size: int | None) -> str:

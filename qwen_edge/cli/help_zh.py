@@ -169,6 +169,9 @@ HELP = {
     "Load torch and its operators, too, which takes seconds.": (
         "同时加载 torch 及其算子，需要几秒钟。"
     ),
+    "Write what a bug report needs as JSON, nothing private in it; - is the terminal.": (
+        "以 JSON 写出错误报告所需的内容，不含隐私信息；- 表示输出到终端。"
+    ),
     "Delete what was compiled for torch; it is compiled again.": (
         "删除为 torch 编译的内容；需要时会重新编译。"
     ),

@@ -558,6 +558,10 @@ _DOCTOR = {
     ),
     "Compiled for torch: {size} in {path}.": "为 torch 编译的内容：{size}，位于 {path}。",
     "It is deleted.": "已删除。",
+    "--report and --json do not go together.": "--report 和 --json 不能同时使用。",
+    "{path} has what a bug report needs; look through it before you send it.": (
+        "{path} 中是错误报告所需的内容；发送前请先查看。"
+    ),
     "--clear-cache goes alone.": "--clear-cache 只能单独使用。",
     "not installed (not needed)": "未安装（不需要）",
     "{name}, {bits} bits, {size}, {path}": "{name}，{bits} 位，{size}，{path}",

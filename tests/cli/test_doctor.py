@@ -68,6 +68,32 @@ def test_json_has_the_facts(tmp_path: Path, model: Path) -> None:
     assert not [item for item in table["findings"] if item["severity"] == "error"]
 
 
+def test_bug_report_goes_to_a_file_or_to_the_terminal(tmp_path: Path, model: Path) -> None:
+    file = tmp_path / "report.json"
+    result = run("doctor", "--report", file, "-m", model, home=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout == ""
+    assert "look through it" in result.stderr
+    written = json.loads(file.read_text())
+    printed = run("doctor", "--report", "-", "-m", model, home=tmp_path)
+    assert printed.stderr == ""
+    shown = json.loads(printed.stdout)
+    assert shown.keys() == written.keys()
+    for report in (shown, written):
+        assert report["configuration"]["predicted_peak"] <= report["allowed"]
+        assert report["findings"] == []
+        assert str(tmp_path) not in json.dumps(report)
+
+
+def test_bug_report_that_cannot_be_written_is_an_error(tmp_path: Path, model: Path) -> None:
+    result = run("doctor", "--report", tmp_path, "-m", model, home=tmp_path)
+    assert result.returncode == 1
+    assert "is a folder" in result.stderr
+    both = run("doctor", "--report", "-", "--json", home=tmp_path)
+    assert both.returncode == 2
+    assert "do not go together" in both.stderr
+
+
 @pytest.mark.parametrize("columns", ["40", "60", "100"])
 def test_report_fits_the_terminal(tmp_path: Path, model: Path, columns: str) -> None:
     result = run("doctor", "-m", model, home=tmp_path, COLUMNS=columns)
