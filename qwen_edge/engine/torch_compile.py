@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -84,7 +85,9 @@ class CompiledLayers:
         self._groups = [layers[i : i + step] for i in range(0, len(layers), step)]
         # Groups differ in their tensors alone: to look at the modules, too, takes longer.
         guards = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
-        self._run = torch.compile(_one_row, fullgraph=True, dynamic=False, options=OPTIONS | guards)
+        # Compiled code belongs to a code object: this model's constants are not another's.
+        own = FunctionType(_one_row.__code__.replace(), _one_row.__globals__)
+        self._run = torch.compile(own, fullgraph=True, dynamic=False, options=OPTIONS | guards)
 
     def __call__(
         self, layers: object, x: Tensor, rope: Any, caches: Sequence[Tensor], rows: Any

@@ -23,6 +23,7 @@ from qwen_edge.model.operators_file import is_own, operators_path
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.model.qwen3 import RunLayers, load_qwen3, run_layers
 from qwen_edge.native.build import CompilerError
+from qwen_edge.native.library import load
 from qwen_edge.quant.packing import usable_threads
 
 
@@ -232,7 +233,8 @@ def _operators(config: EngineConfig, watcher: Watcher) -> Any:
     if operators is None:
         from qwen_edge.model.operators_torch import torch_operators
 
-        torch.set_num_threads(threads)
+        # Several gain nothing, and wait long for each other where the cores are busy.
+        torch.set_num_threads(1)
         return torch_operators()
     set_threads(threads, config.prefill_threads or threads)
     # Only additions are left to torch: less work than to share them out.
@@ -271,6 +273,9 @@ def _no_memory(what: str) -> MemoryLimitError:
 def _out_of_memory(error: RuntimeError) -> Exception:
     """The error that a user is told where torch could not allocate, else the error itself."""
     text = str(error)
+    if "API call failed" in text:
+        # Compiled code only knows that an operator failed.
+        text = (load().qe_last_error() or b"").decode("utf-8", "replace")
     if "not enough memory" in text or "an allocation failed" in text:
         return _no_memory("an allocation failed")
     return error

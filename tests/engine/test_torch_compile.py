@@ -96,3 +96,26 @@ def test_layers_that_compute_something_else_are_not_trusted() -> None:
 
         with pytest.raises(ArithmeticError):
             check_layers(broken, network, caches, 2)
+
+
+def test_two_models_in_a_process_have_compiled_code_of_their_own(tmp_path: Path) -> None:
+    found = python(
+        f"""
+import json
+from dataclasses import replace
+from pathlib import Path
+from qwen_edge.engine.interface import EngineConfig, Row
+from qwen_edge.engine.torch_engine import TorchEngine
+from qwen_edge.model.packed import open_model
+with open_model(Path({str(DEMO)!r})) as model:
+    modes = []
+    for epsilon in (1e-6, 1e-2):
+        model.config = replace(model.config, rms_norm_eps=epsilon)
+        with TorchEngine(model, EngineConfig(context=64, threads=1), "on") as engine:
+            modes.append(engine.compiled)
+print(json.dumps(modes))
+""",
+        tmp_path,
+    )
+    # The self-test would have found another's epsilon.
+    assert found == ["on", "on"]

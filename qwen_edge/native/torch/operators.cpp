@@ -10,7 +10,6 @@
 
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -311,8 +310,8 @@ AOTITorchError guarded(const Operator& compute, AtenTensorHandle* out) noexcept 
   try {
     *out = compute();
     return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "qwen-edge: %s\n", error.what());
+  } catch (const std::exception&) {
+    // What the native library has to say is in qe_last_error.
     return 1;
   }
 }
