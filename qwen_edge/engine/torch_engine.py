@@ -15,6 +15,7 @@ from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.engine.memory_estimate import KV_BLOCK, kv_vector_bytes
 from qwen_edge.engine.native import KV_TYPES
 from qwen_edge.engine.quiet import quiet
+from qwen_edge.engine.torch_memory import is_memory_error
 from qwen_edge.engine.watcher import Unwatched, Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.model.closing import Closing
@@ -276,6 +277,6 @@ def _out_of_memory(error: RuntimeError) -> Exception:
     if "API call failed" in text:
         # Compiled code only knows that an operator failed.
         text = (load().qe_last_error() or b"").decode("utf-8", "replace")
-    if "not enough memory" in text or "an allocation failed" in text:
+    if is_memory_error(error) or text == "an allocation failed":
         return _no_memory("an allocation failed")
     return error

@@ -85,16 +85,25 @@ class ReplacingFile(Closing):
         except OSError as error:
             raise self._failure(error) from None
 
+    def __del__(self) -> None:
+        # A Ctrl-C may come before a with statement has begun.
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
+
     def _create(self) -> Path:
         for _ in range(_ATTEMPTS):
             name = f".{self.target.name}.{os.urandom(4).hex()}{SUFFIX}"
-            path = self.target.with_name(name)
+            path = self.path = self.target.with_name(name)
             try:
                 self._descriptor = os.open(
                     path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode
                 )
             except FileExistsError:
                 continue
+            except KeyboardInterrupt:
+                # It may be there, with nobody to know of it.
+                path.unlink(missing_ok=True)
+                raise
             # Some file systems have no locks: then leftovers are told from living files by nothing,
             # and remove_leftovers keeps both.
             with contextlib.suppress(OSError):

@@ -144,3 +144,28 @@ def test_a_leftover_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / ".model.0.partial").symlink_to(precious)
     remove_leftovers(tmp_path / "model")
     assert precious.read_bytes() == b"data"
+
+
+def test_an_interrupt_before_the_with_statement_leaves_no_litter(tmp_path: Path) -> None:
+    file = ReplacingFile(tmp_path / "target", 10)
+    assert len(list(tmp_path.iterdir())) == 1
+    del file
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_the_file_is_made_leaves_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def interrupted(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = real(path, flags, mode)
+        if flags & os.O_CREAT:
+            os.close(descriptor)
+            raise KeyboardInterrupt
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ReplacingFile(tmp_path / "target", 10)
+    assert list(tmp_path.iterdir()) == []
