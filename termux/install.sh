@@ -15,7 +15,7 @@ PROOT_TORCH="torch==2.10.0"
 VENV=/opt/qwen-edge
 MOUNT=/opt/qwen-edge-source
 
-EXIT_USAGE=2 EXIT_TERMUX=10 EXIT_PLAY=11 EXIT_ARCH=12 EXIT_ANDROID=13 EXIT_ROOT=14 EXIT_SPACE=15
+EXIT_LOG=1 EXIT_USAGE=2 EXIT_TERMUX=10 EXIT_PLAY=11 EXIT_ARCH=12 EXIT_ANDROID=13 EXIT_ROOT=14 EXIT_SPACE=15
 EXIT_NETWORK=16 EXIT_BUSY=17 EXIT_UPDATE=20 EXIT_PACKAGES=21 EXIT_PIP=22 EXIT_CHECK=23
 EXIT_DEBIAN=24 EXIT_IN_DEBIAN=25 EXIT_UNINSTALL=26 EXIT_INTERRUPTED=130
 
@@ -39,11 +39,11 @@ python-psutil, then builds and installs the program with pip.
 Nothing breaks when it is run again: what is done is skipped, what failed is
 tried once more, and after an upgrade of Python the program is put back.
 
-Exit codes: 0 done; 2 usage; 10 not Termux; 11 Termux of Google Play;
-12 processor; 13 Android too old; 14 run as root; 15 no space; 16 no network;
-17 already running; failed while 20 updating packages, 21 installing packages,
-22 installing the program, 23 trying it out, 24 installing Debian,
-25 working in Debian, 26 uninstalling; 130 interrupted.' '用法：sh install.sh [--full] [--proot] [--source SPEC] [--dry-run]
+Exit codes: 0 done; 1 no log can be kept; 2 usage; 10 not Termux; 11 Termux of
+Google Play; 12 processor; 13 Android too old; 14 run as root; 15 no space;
+16 no network; 17 already running; failed while 20 updating packages,
+21 installing packages, 22 installing the program, 23 trying it out,
+24 installing Debian, 25 working in Debian, 26 uninstalling; 130 interrupted.' '用法：sh install.sh [--full] [--proot] [--source SPEC] [--dry-run]
       sh install.sh --uninstall [--dry-run]
 
 在 Termux 中安装 qwen-edge：更新所有软件包，安装 python、clang 和
@@ -61,7 +61,7 @@ python-psutil，然后用 pip 编译并安装本程序。
 
 可以反复运行：已完成的跳过，失败的重试；Python 升级之后会重新装好本程序。
 
-退出码：0 完成；2 用法错误；10 不是 Termux；11 Google Play 版 Termux；
+退出码：0 完成；1 无法记录日志；2 用法错误；10 不是 Termux；11 Google Play 版 Termux；
 12 处理器；13 Android 太旧；14 以 root 运行；15 空间不足；16 没有网络；
 17 已在运行；失败于 20 更新软件包、21 安装软件包、22 安装程序、23 试运行、
 24 安装 Debian、25 在 Debian 中、26 卸载；130 中断。'
@@ -97,8 +97,8 @@ fail() {
         t "error: $2" "错误：$4"
         t "hint: $3" "提示：$5"
         if [ -n "$begun" ]; then
-            t "Not finished: done are ${done_en:-no steps}; failed: $step_en. Run the same command again to go on." \
-                "尚未完成：已完成 ${done_zh:-零步}；失败：$step_zh。再次运行同一命令即可继续。"
+            t "Not finished: done are ${done_en:-no steps}; failed: ${step_en:-the start}. Run the same command again to go on." \
+                "尚未完成：已完成 ${done_zh:-零步}；失败：${step_zh:-启动}。再次运行同一命令即可继续。"
             [ -z "$log" ] || t "Everything is in $log" "详情见 $log"
         fi
     } >&2
@@ -299,20 +299,18 @@ check_source() {
 # --- The steps -----------------------------------------------------------------------------------
 
 begin() {
-    begun=yes
     [ -z "$dry" ] || return 0
-    mkdir -p "$state" || fail 1 "The folder $state cannot be made." "Is the disk full?" \
+    mkdir -p "$state" || fail $EXIT_LOG "The folder $state cannot be made." "Is the disk full?" \
         "无法创建文件夹 $state。" "磁盘是否已满？"
     if ! mkdir "$state/lock" 2>/dev/null; then
         other=$(cat "$state/lock/pid" 2>/dev/null)
         if [ -n "$other" ] && kill -0 "$other" 2>/dev/null; then
-            begun=
             fail $EXIT_BUSY "Another installation is under way (process $other)." \
                 "Wait for it to end, or delete $state/lock." \
                 "另一个安装正在进行（进程 $other）。" "请等它结束，或删除 $state/lock。"
         fi
     fi
-    lock=$state/lock log=$state/install.log
+    lock=$state/lock log=$state/install.log begun=yes
     echo $$ >"$lock/pid"
     printf '\n==== %s: install.sh%s\n' "$(date)" "$options" >>"$log"
     # Android may stop everything once the screen is off. Never waited for: it can hang.

@@ -68,9 +68,9 @@ FINDINGS = {
     "Python was upgraded: {names} still lie with Python {version}, not with {now}.": (
         "Python 已升级：{names} 仍在 Python {version} 中，不在 {now} 中。"
     ),
-    "Install them again: `pip install --force-reinstall qwen-edge`; "
+    "Run termux/install.sh again, or `pip install qwen-edge`; "
     "on Termux psutil comes with `pkg install python-psutil`.": (
-        "请重新安装：`pip install --force-reinstall qwen-edge`；"
+        "请再次运行 termux/install.sh，或 `pip install qwen-edge`；"
         "在 Termux 中 psutil 用 `pkg install python-psutil` 安装。"
     ),
     "{name} is set and means nothing to this program.": "已设置 {name}，但本程序不认识它。",

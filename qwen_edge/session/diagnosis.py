@@ -299,7 +299,7 @@ def _look_around(result: Diagnosis, environ: Mapping[str, str], place: Place) ->
             Finding(
                 "warning",
                 "Python was upgraded: {names} still lie with Python {version}, not with {now}.",
-                "Install them again: `pip install --force-reinstall qwen-edge`; "
+                "Run termux/install.sh again, or `pip install qwen-edge`; "
                 "on Termux psutil comes with `pkg install python-psutil`.",
                 {
                     "names": ", ".join(names),

@@ -423,6 +423,13 @@ def test_two_at_once(one_phone: Phone) -> None:
     assert one_phone.install().returncode == 0
 
 
+def test_without_a_place_for_its_log(one_phone: Phone) -> None:
+    (one_phone.home / ".local").touch()
+    result = one_phone.install()
+    assert result.returncode == 1
+    assert not one_phone.calls("pkg")
+
+
 def test_interrupted(phone: Phone) -> None:
     slow = phone.bin / "pkg"
     slow.unlink()
