@@ -86,7 +86,7 @@ class Phone:
             input=script.read_text() if piped else "",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
 
