@@ -29,6 +29,8 @@ def steps() -> dict[str, list[str]]:
     found = {name: [*python, "benchmarks.peers.run", name] for name in NAMES}
     place = default_place()
     model, tokenizer = str(place.qedge), str(place.models / "hf" / "tokenizer.json")
+    engines = [*python, "benchmarks.engines", "--model", model]
+    found["engines"] = [*engines, "--output", str(results / "engines.json")]
     lookup = [*python, "benchmarks.lookup", model, "--tokenizer", tokenizer]
     found["lookup"] = [*lookup, "--output", str(results / "lookup.json")]
     cache = [*python, "benchmarks.prompt_cache", "--model", model]

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.engines import engines_section
 from benchmarks.records import MissingError, Records
 from benchmarks.report_models import agreement_section, conversion_section, larger_section
 from benchmarks.spread import Spread, paired_ratio, plain, spread, table
@@ -340,6 +341,7 @@ def quality_section(records: Records) -> list[str]:
 
 
 SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
+    engines_section,
     logits_section,
     lookup_section,
     lora_section,

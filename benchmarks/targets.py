@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.engines import COMPILED, NATIVE, NF4, decode_ratio, samples
 from benchmarks.records import MissingError, Records
 from benchmarks.spread import Spread, plain, spread
 
@@ -26,7 +27,7 @@ class Target:
         what: for people.
         sign: ``>=``, ``<=`` or ``<``.
         bound: of the median.
-        unit: ``x``, ``%``, ``ms``, ``MB``.
+        unit: ``x``, ``%``, ``ms``, ``s``, ``MB``.
         figure: the measured median and range, and against what, if that is not in ``what``.
     """
 
@@ -163,6 +164,23 @@ def _prefills() -> Iterator[Target]:
             yield Target(f"prefill of {tokens}: INT8 peak of the cores", ">=", 80, "%", peak)
 
 
+def _engine_ratio(other: str) -> Callable[[Records], tuple[Spread, str]]:
+    return lambda records: (decode_ratio(records, COMPILED, other), "")
+
+
+def _engine_start(key: str) -> Callable[[Records], tuple[Spread, str]]:
+    return lambda records: (spread(samples(records, key, COMPILED)), "")
+
+
+def _engines() -> Iterator[Target]:
+    yield Target(f"{COMPILED}, decode: {NATIVE}", ">=", 0.75, "x", _engine_ratio(NATIVE))
+    nf4 = f"{COMPILED}, decode: transformers with bitsandbytes NF4"
+    yield Target(nf4, ">=", 5, "x", _engine_ratio(NF4))
+    first = f"{COMPILED}, process to first token: "
+    yield Target(f"{first}nothing compiled", "<", 25, "s", _engine_start("first-token-ever"))
+    yield Target(f"{first}compiled before", "<", 4, "s", _engine_start("first-token-cold"))
+
+
 def targets() -> list[Target]:
     """All of them; two threads unless one is named."""
     memory = "peak memory, 2,048 tokens"
@@ -212,4 +230,5 @@ def targets() -> list[Target]:
             _against("transformers", OURS, "bitsandbytes NF4"),
         ),
         Target("peak memory: bitsandbytes NF4", "<=", 0.2, "x", _nf4_memory),
+        *_engines(),
     ]  # fmt: skip

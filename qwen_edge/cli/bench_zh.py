@@ -143,6 +143,7 @@ BENCH = {
         "与{first}之比。内存：进程峰值。软件包：占用的磁盘。"
     ),
     "Read bandwidth between the turns: {speed}.": "各轮之间的读取带宽：{speed}。",
+    "first token, very first process": "首个词元，最初的进程",
     "process start to ready": "进程启动到就绪",
     "peak memory of the process": "进程内存峰值",
     "packages on disk": "软件包占用的磁盘",

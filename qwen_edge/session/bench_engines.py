@@ -176,10 +176,16 @@ class EnginesBench(Bench):
                     if not turn:
                         self._first_impression(entry)
                     elif turn == 1:
-                        # What was found once is not for the disk or the compiler to decide.
-                        for key in ("ready", "first-token-cold"):
-                            del self._samples[Part(key, None, entry.name)][:1]
+                        self._set_apart(entry)
                 self._rest(entry)
+
+    def _set_apart(self, entry: _Entry) -> None:
+        """The very first start read from the disk, or compiled: it is a figure of its own."""
+        _, first = (
+            self._samples[Part(key, None, entry.name)].pop(0)
+            for key in ("ready", "first-token-cold")
+        )
+        self._sample_of(entry, "first-token-ever", None, first)
 
     def _start_entry(self, entry: _Entry) -> None:
         """Starts an engine anew, alone if memory does not suffice beside the others."""

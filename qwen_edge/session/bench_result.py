@@ -36,6 +36,7 @@ class Quantity(NamedTuple):
 QUANTITIES: Mapping[str, Quantity] = {
     "load": Quantity("s", LOWER, "load"),
     "ready": Quantity("s", LOWER, "process start to ready"),
+    "first-token-ever": Quantity("s", LOWER, "first token, very first process"),
     "first-token-cold": Quantity("s", LOWER, "first token, new process"),
     "first-token-warm": Quantity("s", LOWER, "first token, loaded"),
     "prefill": Quantity("tokens/s", HIGHER, "prefill of {size:,} tokens"),

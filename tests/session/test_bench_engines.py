@@ -114,7 +114,8 @@ def test_engines_take_turns_and_leave_nothing_behind() -> None:
     for engine in ("native", "again"):
         keys = {one.key for one in report.measures if one.engine == engine}
         assert keys == {
-            "ready", "first-token-cold", "prefill", "decode", "process-peak", "packages"
+            "ready", "first-token-ever", "first-token-cold", "prefill", "decode", "process-peak",
+            "packages",
         }  # fmt: skip
         ready, first = (report.find(key, None, engine) for key in ("ready", "first-token-cold"))
         assert ready is not None
