@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -430,7 +431,8 @@ def test_without_a_place_for_its_log(one_phone: Phone) -> None:
     assert not one_phone.calls("pkg")
 
 
-def test_interrupted(phone: Phone) -> None:
+def run_until_signalled(phone: Phone, number: signal.Signals) -> tuple[int, str]:
+    """Sends a signal to all of an installation that is in its first command: status, stderr."""
     slow = phone.bin / "pkg"
     slow.unlink()
     slow.write_text('#!/bin/sh\necho "$$" >"$PHONE/slow"\nexec sleep 60\n')
@@ -446,16 +448,29 @@ def test_interrupted(phone: Phone) -> None:
     while not (phone.folder / "slow").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    # The terminal sends it to the whole group.
-    os.killpg(process.pid, 2)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    slow.unlink()
+    slow.symlink_to(phone.folder / "stub")
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_interrupted(phone: Phone, number: signal.Signals) -> None:
+    status, errors = run_until_signalled(phone, number)
+    assert status == 130
     assert "error: Interrupted." in errors
     assert "failed: updating packages" in errors
     assert not (phone.state / "lock").exists()
-    slow.unlink()
-    slow.symlink_to(phone.folder / "stub")
     assert phone.install().returncode == 0
+
+
+def test_killed(phone: Phone) -> None:
+    status, _ = run_until_signalled(phone, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert (phone.state / "lock").exists()
+    assert phone.install().returncode == 0
+    assert not (phone.state / "lock").exists()
 
 
 def test_the_screen_may_go_off(one_phone: Phone) -> None:
