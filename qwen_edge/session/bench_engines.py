@@ -288,7 +288,9 @@ class EnginesBench(Bench):
             samples = self._samples.get(Part("decode", 0, contender.name))
             if name is not None and samples:
                 speeds.setdefault(name, median(samples))
-        write_speeds(plan.facts.config, plan.facts.bits, speeds)
+        # Without the cache another one may be the fastest.
+        if plan.engine.keep_cache:
+            write_speeds(plan.facts.config, plan.facts.bits, speeds)
 
     def _turn(
         self, entry: _Entry, due: Sequence[Part], steps: int, expected: dict[Part, float]
