@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from qwen_edge.engine import torch_package
 from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.torch_compile import check_layers, group_size
 from qwen_edge.engine.torch_engine import TorchEngine
+from qwen_edge.engine.torch_package import package_path
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.qwen3 import run_layers
 
@@ -59,6 +61,7 @@ import json
 from pathlib import Path
 from qwen_edge.engine.interface import EngineConfig, Row
 from qwen_edge.engine.torch_engine import TorchEngine
+from qwen_edge.engine.torch_package import package_path
 from qwen_edge.model.packed import open_model
 with open_model(Path({str(DEMO)!r})) as model:
     with TorchEngine(model, EngineConfig(context=64, threads=1), "on") as engine:
@@ -106,6 +109,7 @@ from dataclasses import replace
 from pathlib import Path
 from qwen_edge.engine.interface import EngineConfig, Row
 from qwen_edge.engine.torch_engine import TorchEngine
+from qwen_edge.engine.torch_package import package_path
 from qwen_edge.model.packed import open_model
 with open_model(Path({str(DEMO)!r})) as model:
     modes = []
@@ -119,3 +123,17 @@ print(json.dumps(modes))
     )
     # The self-test would have found another's epsilon.
     assert found == ["on", "on"]
+
+
+def test_a_changed_model_does_not_get_the_package_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tmp_path / "qwen3.py"
+    changed.write_text("# another model")
+    with (
+        open_model(DEMO) as model,
+        TorchEngine(model, EngineConfig(context=64, threads=1), "off") as engine,
+    ):
+        before = package_path(engine._network, engine._cache)
+        monkeypatch.setattr(torch_package.inspect, "getfile", lambda found: str(changed))
+        assert package_path(engine._network, engine._cache) != before
