@@ -86,11 +86,12 @@ class _Group(nn.Module):
 def package_path(network: Qwen3, caches: Sequence[Tensor]) -> Path:
     """Where the package for a model and its caches is, or would be."""
     step = group_size(len(network.layers))
-    # The code, what it holds as constants, and the tensors that it is given: of every group, since one
-    # that has others than the first must not find the first one's package.
+    # The code, what it holds as constants, and the tensors that it is given: of every group, since
+    # one that has others than the first must not find the first one's package.
     facts = [
-        Path(inspect.getfile(Qwen3)).read_bytes(), torch.__version__, operators_key(), platform.machine(),
-        torch.backends.cpu.get_cpu_capability(), OPTIONS, network.hidden_size, network.kv_type,
+        Path(inspect.getfile(Qwen3)).read_bytes(), torch.__version__, operators_key(),
+        platform.machine(), torch.backends.cpu.get_cpu_capability(), OPTIONS,
+        network.hidden_size, network.kv_type,
         network.fp32, network.norm.eps, str(network.layers[0]), _signatures(network),
         [(cache.shape[:3], cache.shape[4]) for cache in caches[:step]],
     ]  # fmt: skip
