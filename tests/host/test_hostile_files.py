@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,17 +25,30 @@ FILES = (
     f"{CPU}/cpu1/cpu_capacity", "sys/class/power_supply/battery/temp",
     "sys/class/power_supply/battery/type",
 )  # fmt: skip
-# Words of the real files, so that a generated one gets past the first test of a parser.
-WORDS = (
+# Lines of the real files with values that are not.
+FIELDS = (
     "processor", "CPU implementer", "CPU part", "Features", "flags", "model name", "Model",
-    "Hardware", ": ", ":", "\t", "\n", " ", " kB\n", "MemTotal:", "MemAvailable:", "MemFree:",
-    "SwapFree:", "RssAnon:", "VmSize:", "Cpus_allowed_list:", "TracerPid:", "0x41", "0xd05",
-    "asimd", "0-3", "0-99999999999", "-1", "9" * 30, "9" * 5000, "0x" + "f" * 400, "\u0663", "1_0",
-    "nan",    " - ", "/", "\\777", "25 1 0:30 / / rw - fuse f rw\n", "\x00", "\x1b[2J", "Battery",
+    "Hardware", "MemTotal", "MemAvailable", "MemFree", "SwapFree", "RssAnon", "VmSize",
+    "Cpus_allowed_list", "TracerPid",
 )  # fmt: skip
+VALUES = (
+    "", "0", "1", "7", "-1", "0x41", "0xd05", "0x" + "f" * 5000, "asimd asimddp", "0-3",
+    "0-99999999999", "9" * 17, "9" * 30, "9" * 5000, "\u0663", "1_0", "nan", "\x00", "\x1b[2J",
+)  # fmt: skip
+LINES = st.builds(
+    "{}{}{}{}\n".format,
+    st.sampled_from(FIELDS),
+    st.sampled_from([": ", "\t: ", ":", " "]),
+    st.sampled_from(VALUES),
+    st.sampled_from(["", " kB", " kB kB"]),
+)
+MOUNTS = st.sampled_from(
+    ["25 1 0:30 / / rw - fuse f rw\n", "25 1 0:30 / /\\777 rw - \x1b[2J f\n", " - \n", "0-3\n"]
+)
 CONTENTS = st.one_of(
     st.binary(max_size=200),
-    st.lists(st.sampled_from(WORDS), max_size=30).map(lambda words: "".join(words).encode()),
+    st.lists(LINES | MOUNTS, min_size=1, max_size=20).map(lambda lines: "".join(lines).encode()),
+    st.sampled_from(VALUES).map(str.encode),
     st.integers().map(lambda number: b"%d" % number),
 )
 KINDS = st.sampled_from(
@@ -112,6 +126,25 @@ def test_nothing_raises_whatever_the_files_hold(
     assert 0 < profile.total_ram < 1 << 60
     for core in device.cores:
         assert core.max_khz is None or 0 < core.max_khz <= 10**8
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_every_field_with_every_value(value: str, tmp_path: Path) -> None:
+    memory = "".join(f"{field}: {value} kB\n" for field in FIELDS)
+    cores = "".join(f"processor: {n}\nCPU implementer: 0x41\nCPU part: {value}\n" for n in (0, 1))
+    for name, content in (("meminfo", memory), ("cpuinfo", cores), ("self/status", memory)):
+        place_file(tmp_path / "proc" / name, content.encode())
+    place = Place(
+        tmp_path / "proc", tmp_path / "sys", {}, machine="aarch64", allowed_cores=lambda: [0, 1],
+        fallbacks=False,
+    )  # fmt: skip
+    device, profile = read_device(place), read_profile(place)
+    json.dumps(device)
+    assert [core.number for core in device.cores] == [0, 1]
+    assert all(core.part is None or core.part[1] < 1 << 12 for core in device.cores)
+    assert 0 <= profile.available_ram < 1 << 60
+    assert 0 <= profile.swap_free < 1 << 60
+    assert all(size is None or 0 <= size < 1 << 60 for size in own_memory(place.proc))
 
 
 @given(st.text(alphabet="0123456789-, \n", max_size=40))
