@@ -13,7 +13,7 @@ from qwen_edge.cli.model_options import ENGINE_OPTIONS, flags_of
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import Progress, note, out
-from qwen_edge.errors import UsageError
+from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.session.bench_result import Part, Report, read_report
 from qwen_edge.session.setting_table import ENGINES
 
@@ -73,9 +73,20 @@ def main(values: Values) -> int:
     with StopRequest() as stop:
         report = _measured(values, stop)
         if not report.measures:
-            raise KeyboardInterrupt
+            raise _nothing(report)
         _show(report, values, plot)
     return 0 if report.complete else _INTERRUPTED
+
+
+def _nothing(report: Report) -> BaseException:
+    """What a result without any figures comes to: it was broken off, or nothing works."""
+    if not (report.complete and report.remarks):
+        return KeyboardInterrupt()
+    from qwen_edge.cli.bench_values import remark_text
+
+    return QwenEdgeError(
+        "Nothing could be measured: {reason}", reason=remark_text(report.remarks[0])
+    )
 
 
 def _compare(words: list[str], *, as_markdown: bool) -> int:

@@ -50,6 +50,7 @@ BENCH = {
     "Measuring": "正在测量",
     "The plot is in {path}.": "图在 {path}。",
     "Broken off: this is what was measured until then.": "已中断：以上是此前测得的结果。",
+    "Nothing could be measured: {reason}": "什么也没能测量：{reason}",
     "{part} is left out: it takes a context of {needed} tokens, and this one has {context}.": (
         "未测{part}：需要 {needed} 个词元的上下文，而这里是 {context}。"
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.host.limits import uncapped_children
+from qwen_edge.host.own_process import own_command, own_environment
 
 # A question of some 15 tokens with the chat template around it.
 QUESTION = "Who are you?"
@@ -54,14 +54,14 @@ def start_cold(model: Path, flags: Mapping[str, object]) -> ColdStart:
     Raises:
         QwenEdgeError: the process failed.
     """
-    command = [sys.executable, "-m", "qwen_edge", "run", "-m", str(model), *engine_flags(flags)]
+    command = own_command("qwen_edge", "run", "-m", str(model), *engine_flags(flags))
     command += ["--no-think", "-t", "0", "-n", "1", "--json", QUESTION]
     start = time.monotonic()
     with uncapped_children():
         process = subprocess.Popen(
             # Unbuffered, so that reading the first byte reads no more.
             command, bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=own_environment(),
         )  # fmt: skip
     with process:
         try:

@@ -8,12 +8,12 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from qwen_edge.host.limits import uncapped_children
+from qwen_edge.host.own_process import own_command, own_environment
 from qwen_edge.model.closing import Closing
 from qwen_edge.session.bench_result import Remark
 
@@ -55,7 +55,8 @@ class EngineProcess(Closing):
         self.started = time.monotonic()
         with uncapped_children():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", MODULE],
+                own_command(MODULE),
+                env=own_environment(),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
