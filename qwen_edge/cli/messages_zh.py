@@ -391,9 +391,6 @@ _ERRORS = {
     ),
     "Use --compile on.": "请使用 --compile on。",
     "The KV cache type cannot be {value}.": "KV 缓存的类型不能是 {value}。",
-    "Position {position} of sequence {sequence} with token {token} does not follow on.": (
-        "序列 {sequence} 的位置 {position}（词元 {token}）不连续。"
-    ),
 }
 
 _NOTES = {

@@ -16,7 +16,6 @@ from qwen_edge.engine.interface import Engine, Logits, Row, SamplingParams
 from qwen_edge.engine.sampler import Sampler, token_logprobs
 from qwen_edge.engine.speculation import CallCosts, Drafter
 from qwen_edge.engine.stats import GenerationStats
-from qwen_edge.engine.uncached import uncached
 from qwen_edge.errors import MemoryLimitError, UsageError
 
 
@@ -60,8 +59,8 @@ class Generation:
     """One answer, iterated token by token.
 
     Args:
-        engine: its sequence keeps the prefix that it has in common with the prompt. Where its
-            configuration says not to keep the cache, every token is computed from scratch.
+        engine: its sequence keeps the prefix that it has in common with the prompt, unless its
+            configuration says not to keep the cache.
         prompt_ids: at least one id.
         sampling: how tokens are drawn.
         max_tokens: the most tokens generated, at least 1.
@@ -104,7 +103,7 @@ class Generation:
         if max_tokens < 1:
             raise UsageError("The answer must be allowed at least one token.")
         self.ids: list[int] = []
-        self._engine = uncached(engine)
+        self._engine = engine
         self._prompt = list(prompt_ids)
         self._sampler = Sampler(engine.vocab_size, sampling)
         self._tracks_tokens = sampling.repetition_penalty != 1.0 or sampling.presence_penalty != 0.0

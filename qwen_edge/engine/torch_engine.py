@@ -15,16 +15,17 @@ from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.engine.memory_estimate import KV_BLOCK, kv_vector_bytes
 from qwen_edge.engine.native import KV_TYPES
 from qwen_edge.engine.quiet import quiet
-from qwen_edge.engine.torch_memory import is_memory_error
+from qwen_edge.engine.token_ids import TokenIds
+from qwen_edge.engine.torch_memory import torch_memory_errors
 from qwen_edge.engine.watcher import Unwatched, Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.model.closing import Closing
 from qwen_edge.model.operators import native_operators, set_threads
 from qwen_edge.model.operators_file import is_own, operators_path
 from qwen_edge.model.packed import PackedModel
-from qwen_edge.model.qwen3 import RunLayers, load_qwen3, run_layers
+from qwen_edge.model.qwen3 import Qwen3, RunLayers, run_layers
+from qwen_edge.model.qwen3_loading import load_qwen3
 from qwen_edge.native.build import CompilerError
-from qwen_edge.native.library import load
 from qwen_edge.quant.packing import usable_threads
 
 
@@ -63,13 +64,10 @@ class TorchEngine(Closing):
         self.vocab_size = model.config.vocab_size
         operators = _operators(config, watcher)
         self._cache = _new_cache(model, config)
-        self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
-        self._logits: Tensor | None = None
-        self._network = load_qwen3(
-            model,
-            operators,
-            KV_TYPES[config.kv_type],
-            fp32=config.activations == "f32",
+        self._ids = TokenIds(config, self.vocab_size)
+        self._logits = torch.empty(0)
+        self._network: Qwen3 | None = load_qwen3(
+            model, operators, KV_TYPES[config.kv_type], fp32=config.activations == "f32"
         )
         self._run_row: RunLayers = run_layers
         self.compiled = "off"
@@ -82,30 +80,22 @@ class TorchEngine(Closing):
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         """See ``Engine.forward``."""
-        if "_network" not in self.__dict__:
-            raise UsageError("The engine is closed.")
-        self._check(rows)
+        network = self._open_network()
+        self._ids.check(rows)
         sequences, positions, ids, wants = zip(*rows, strict=True)
         wanted = [i for i, wants_logits in enumerate(wants) if wants_logits]
-        try:
-            with torch.inference_mode():
-                logits = self._network(
-                    torch.tensor(ids),
-                    (torch.tensor(sequences), torch.tensor(positions)),
-                    self._cache,
-                    torch.tensor(wanted, dtype=torch.int64),
-                    self._run_row if len(rows) == 1 else run_layers,
-                )
-        except RuntimeError as error:
-            raise _out_of_memory(error) from None
-        for row in rows:
-            self._ids[row.sequence].append(row.token)
-        # What is handed out is an address into it.
-        self._logits = logits
-        return [
-            Logits(logits.data_ptr() + 4 * i * self.vocab_size, self.vocab_size)
-            for i in range(len(wanted))
-        ]
+        with torch_memory_errors(), torch.inference_mode():
+            # What is handed out is an address into it.
+            self._logits = network(
+                torch.tensor(ids),
+                (torch.tensor(sequences), torch.tensor(positions)),
+                self._cache,
+                torch.tensor(wanted, dtype=torch.int64),
+                self._run_row if len(rows) == 1 else run_layers,
+            )
+        self._ids.append(rows)
+        start, size = self._logits.data_ptr(), self.vocab_size
+        return [Logits(start + 4 * size * i, size) for i in range(len(wanted))]
 
     def cached_ids(self, sequence: int = 0) -> Sequence[int]:
         """See ``Engine.cached_ids``."""
@@ -113,19 +103,15 @@ class TorchEngine(Closing):
 
     def truncate(self, length: int, sequence: int = 0) -> None:
         """See ``Engine.truncate``."""
-        if not 0 <= length <= len(self._ids[sequence]):
-            raise UsageError("There are no {length} positions to keep.", length=length)
-        del self._ids[sequence][length:]
+        self._ids.truncate(length, sequence)
 
     def fork(self, source: int, target: int, length: int) -> None:
         """See ``Engine.fork``."""
-        if not 0 <= length <= len(self._ids[source]):
-            raise UsageError("There are no {length} positions to keep.", length=length)
+        self._ids.fork(source, target, length)
         blocks = -(-length // KV_BLOCK)
         if source != target:
             for layer in self._cache:
                 layer[target, :, :, :blocks] = layer[source, :, :, :blocks]
-        self._ids[target] = self._ids[source][:length]
 
     def stretch(self, length: int, sequence: int = 0) -> None:
         """See ``StretchingEngine.stretch``."""
@@ -135,39 +121,24 @@ class TorchEngine(Closing):
         first = -(-held // KV_BLOCK)
         for layer in self._cache:
             layer[sequence, :, :, first : -(-length // KV_BLOCK)] = layer[sequence, :, :, :1]
-        self._ids[sequence] += [self._ids[sequence][0]] * (length - held)
+        self._ids[sequence].extend(self._ids[sequence][:1] * (length - held))
 
     def close(self) -> None:
         """See ``Engine.close``."""
-        for name in ("_network", "_cache", "_logits", "_run_row"):
-            self.__dict__.pop(name, None)
+        self._network, self._run_row = None, run_layers
+        self._cache, self._logits = [], torch.empty(0)
 
-    def _check(self, rows: Sequence[Row]) -> None:
-        if not 1 <= len(rows) <= self.config.prefill_rows:
-            raise UsageError(
-                "A call takes at most {most} rows, not {given}.",
-                most=self.config.prefill_rows,
-                given=len(rows),
-            )
-        following = [len(ids) for ids in self._ids]
-        for sequence, position, token, _ in rows:
-            known = 0 <= sequence < len(following) and 0 <= token < self.vocab_size
-            if not known or position != following[sequence] or position >= self.config.context:
-                raise UsageError(
-                    "Position {position} of sequence {sequence} with token {token} does not "
-                    "follow on.",
-                    position=position,
-                    sequence=sequence,
-                    token=token,
-                )
-            following[sequence] += 1
+    def _open_network(self) -> Qwen3:
+        if self._network is None:
+            raise UsageError("The engine is closed.")
+        return self._network
 
     @quiet("torch")
     def make_package(self) -> Path:
         """Compiles the layers ahead of time, for ``aot``; see ``torch_package.make_package``."""
         from qwen_edge.engine.torch_package import make_package
 
-        return make_package(self._network, self._cache)
+        return make_package(self._open_network(), self._cache)
 
     @quiet("torch")
     def _compile(self, mode: str, watcher: Watcher) -> None:
@@ -189,17 +160,22 @@ class TorchEngine(Closing):
     def _packaged(self, watcher: Watcher) -> RunLayers:
         from qwen_edge.engine.torch_package import PackagedLayers, find_package
 
-        path = find_package(self._network, self._cache)
-        if path is None:
-            watcher.begin("Compiling the model for torch")
-            path = self.make_package()
-        return PackagedLayers(self._network, self._cache, path)
+        network = self._open_network()
+        path = find_package(network, self._cache)
+        if path is not None:
+            try:
+                return PackagedLayers(network, self._cache, path)
+            except (RuntimeError, ArithmeticError):
+                # Damaged on the disk, or of a compiler that erred: another one takes its place.
+                path.unlink(missing_ok=True)
+        watcher.begin("Compiling the model for torch")
+        return PackagedLayers(network, self._cache, self.make_package())
 
     def _traced(self, watcher: Watcher) -> RunLayers:
         from qwen_edge.engine.torch_compile import compile_layers
 
         watcher.begin("Compiling the model for torch")
-        return compile_layers(self._network, self._cache)
+        return compile_layers(self._open_network(), self._cache)
 
 
 def short_reason(error: Exception) -> str:
@@ -229,17 +205,16 @@ def load_operators(watcher: Watcher) -> Any | None:
 
 
 def _operators(config: EngineConfig, watcher: Watcher) -> Any:
-    threads = usable_threads(config.threads)
+    # Beside native operators only additions are left to torch, less work than to share them out;
+    # plain ones gain nothing, and their threads wait long for each other where the cores are busy.
+    torch.set_num_threads(1)
     operators = load_operators(watcher)
     if operators is None:
         from qwen_edge.model.operators_torch import torch_operators
 
-        # Several gain nothing, and wait long for each other where the cores are busy.
-        torch.set_num_threads(1)
         return torch_operators()
+    threads = usable_threads(config.threads)
     set_threads(threads, config.prefill_threads or threads)
-    # Only additions are left to torch: less work than to share them out.
-    torch.set_num_threads(1)
     return operators
 
 
@@ -258,25 +233,10 @@ def _new_cache(model: PackedModel, config: EngineConfig) -> list[Tensor]:
     try:
         memory = mmap.mmap(-1, shape.layers * count)
     except (OSError, ValueError, OverflowError):
-        raise _no_memory("the KV cache") from None
+        raise MemoryLimitError(
+            "Out of memory: {reason}.",
+            "Use a smaller --context, --kv int4, or raise --memory-cap.",
+            reason="there is no address space for the KV cache",
+        ) from None
     layers = torch.frombuffer(memory, dtype=torch.uint8).view(shape.layers, *sizes)
     return list(layers)
-
-
-def _no_memory(what: str) -> MemoryLimitError:
-    return MemoryLimitError(
-        "Out of memory: {reason}.",
-        "Use a smaller --context, --kv int4, or raise --memory-cap.",
-        reason=what,
-    )
-
-
-def _out_of_memory(error: RuntimeError) -> Exception:
-    """The error that a user is told where torch could not allocate, else the error itself."""
-    text = str(error)
-    if "API call failed" in text:
-        # Compiled code only knows that an operator failed.
-        text = (load().qe_last_error() or b"").decode("utf-8", "replace")
-    if is_memory_error(error) or text == "an allocation failed":
-        return _no_memory("an allocation failed")
-    return error

@@ -6,15 +6,24 @@ import contextlib
 from collections.abc import Iterator
 
 from qwen_edge.errors import MemoryLimitError
+from qwen_edge.native.library import load
 
-# How torch's allocator, and the libraries under it, word it.
-_WORDS = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
+# How torch's allocator, and the libraries under it, the native one among them, word it.
+_WORDS = (
+    "DefaultCPUAllocator", "not enough memory", "Cannot allocate memory", "std::bad_alloc",
+    "an allocation failed",
+)  # fmt: skip
+# All that compiled code says of an operator that failed.
+_NAMELESS = "API call failed"
 
 
 def is_memory_error(error: BaseException) -> bool:
     """Whether an exception says that memory could not be had."""
+    text = str(error)
+    if _NAMELESS in text:
+        text = (load().qe_last_error() or b"").decode("utf-8", "replace")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in _WORDS)
+        isinstance(error, RuntimeError | OSError) and any(word in text for word in _WORDS)
     )
 
 

@@ -24,6 +24,7 @@ from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.paths import torch_folder
 from qwen_edge.model.operators_file import is_own, operators_key
 from qwen_edge.model.qwen3 import Qwen3
+from qwen_edge.model.replacing_file import put_in_place
 
 _NAME = "model"
 _LONGEST = 1 << 16
@@ -142,7 +143,7 @@ def make_package(network: Qwen3, caches: Sequence[Tensor]) -> Path:
         partial = Path(folder) / "package.pt2"
         options = {key: value for key, value in OPTIONS.items() if key != "cpp_wrapper"}
         aoti_compile_and_package(program, package_path=str(partial), inductor_configs=options)
-        partial.replace(path)
+        put_in_place(partial, path)
     return path
 
 

@@ -19,6 +19,7 @@ from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
 from qwen_edge.engine.quiet import quiet
+from qwen_edge.engine.token_ids import TokenIds
 from qwen_edge.engine.torch_memory import is_memory_error, torch_memory_errors
 from qwen_edge.errors import DamagedModelError, MemoryLimitError, QwenEdgeError, UsageError
 from qwen_edge.model.checkpoint_folder import CheckpointFolder, Quantization
@@ -62,7 +63,7 @@ class TransformersEngine(Closing):
         self.config = config
         self.vocab_size = folder.config.vocab_size
         self._model: Any = _load(folder, weights, double_quant=double_quant)
-        self._ids: list[list[int]] = [[] for _ in range(config.sequences)]
+        self._ids = TokenIds(config, self.vocab_size)
         self._caches: list[Any] = [DynamicCache() for _ in range(config.sequences)]
         self._logits = torch.empty(0)
 
@@ -70,7 +71,10 @@ class TransformersEngine(Closing):
         """See ``Engine.forward``."""
         if self._model is None:
             raise UsageError("The engine is closed.")
-        by_sequence = self._check(rows)
+        self._ids.check(rows)
+        by_sequence: dict[int, list[Row]] = {}
+        for row in rows:
+            by_sequence.setdefault(row.sequence, []).append(row)
         one = len(rows) == 1
         _use_threads(self.config.threads if one else self.config.prefill_threads)
         found: dict[int, torch.Tensor] = {}
@@ -81,8 +85,7 @@ class TransformersEngine(Closing):
             places = {sequence: iter(logits) for sequence, logits in found.items()}
             wanted = [next(places[row.sequence]) for row in rows if row.wants_logits]
             self._logits = torch.stack(wanted).float().contiguous() if wanted else torch.empty(0)
-        for row in rows:
-            self._ids[row.sequence].append(row.token)
+        self._ids.append(rows)
         start, size = self._logits.data_ptr(), self.vocab_size
         return [Logits(start + 4 * size * i, size) for i in range(len(wanted))]
 
@@ -92,19 +95,15 @@ class TransformersEngine(Closing):
 
     def truncate(self, length: int, sequence: int = 0) -> None:
         """See ``Engine.truncate``."""
-        if not 0 <= length <= len(self._ids[sequence]):
-            raise UsageError("There are no {length} positions to keep.", length=length)
-        del self._ids[sequence][length:]
+        self._ids.truncate(length, sequence)
         self._trim(sequence)
 
     def fork(self, source: int, target: int, length: int) -> None:
         """See ``Engine.fork``."""
-        if not 0 <= length <= len(self._ids[source]):
-            raise UsageError("There are no {length} positions to keep.", length=length)
+        self._ids.fork(source, target, length)
         if source == target:
-            self.truncate(length, target)
+            self._trim(target)
             return
-        self._ids[target] = self._ids[source][:length]
         self._caches[target] = cache = DynamicCache()
         # Keys and values are never written in place, so that both may share them.
         for index, layer in enumerate(self._caches[source].layers):
@@ -116,30 +115,6 @@ class TransformersEngine(Closing):
         self._model = None
         self._caches = []
         self._logits = torch.empty(0)
-
-    def _check(self, rows: Sequence[Row]) -> dict[int, list[Row]]:
-        """The rows by sequence."""
-        if len(rows) > self.config.prefill_rows:
-            raise UsageError(
-                "A call takes at most {most} rows, not {given}.",
-                most=self.config.prefill_rows,
-                given=len(rows),
-            )
-        by_sequence: dict[int, list[Row]] = {}
-        for row in rows:
-            if not 0 <= row.sequence < self.config.sequences:
-                raise UsageError("There is no sequence {sequence}.", sequence=row.sequence)
-            own = by_sequence.setdefault(row.sequence, [])
-            following = len(self._ids[row.sequence]) + len(own)
-            inside = row.position == following < self.config.context
-            if not inside or not 0 <= row.token < self.vocab_size:
-                raise UsageError(
-                    "The token {token} cannot stand at position {position}.",
-                    token=row.token,
-                    position=row.position,
-                )
-            own.append(row)
-        return by_sequence
 
     def _compute(self, sequence: int, rows: Sequence[Row]) -> torch.Tensor:
         """Logits [wanted, vocab] of rows of one sequence."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qwen_edge.engine.interface import Engine, Logits, Row
-from qwen_edge.errors import UsageError
+from qwen_edge.engine.token_ids import TokenIds
 
 
 class Uncached:
@@ -19,23 +19,17 @@ class Uncached:
         self.engine = engine
         self.config = engine.config
         self.vocab_size = engine.vocab_size
-        self._ids: list[list[int]] = [[] for _ in range(engine.config.sequences)]
+        self._ids = TokenIds(engine.config, engine.vocab_size)
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         """See ``Engine.forward``; rows that want no logits cost nothing until others do."""
-        if len(rows) > self.config.prefill_rows:
-            raise UsageError(
-                "A call takes at most {most} rows, not {given}.",
-                most=self.config.prefill_rows,
-                given=len(rows),
-            )
+        self._ids.check(rows)
         logits: list[Logits] = []
         if any(row.wants_logits for row in rows):
             for sequence in {row.sequence for row in rows}:
                 self._compute_again(sequence)
             logits = self.engine.forward(rows)
-        for row in rows:
-            self._ids[row.sequence].append(row.token)
+        self._ids.append(rows)
         return logits
 
     def cached_ids(self, sequence: int = 0) -> Sequence[int]:
@@ -44,11 +38,11 @@ class Uncached:
 
     def truncate(self, length: int, sequence: int = 0) -> None:
         """See ``Engine.truncate``."""
-        del self._ids[sequence][length:]
+        self._ids.truncate(length, sequence)
 
     def fork(self, source: int, target: int, length: int) -> None:
         """See ``Engine.fork``."""
-        self._ids[target] = self._ids[source][:length]
+        self._ids.fork(source, target, length)
 
     def close(self) -> None:
         """See ``Engine.close``."""

@@ -16,7 +16,7 @@ import torch
 
 from qwen_edge.model import operator_shapes
 from qwen_edge.model.operators_file import build_operators
-from qwen_edge.native.library import load
+from qwen_edge.native.library import check, load
 
 
 class _Functions(ctypes.Structure):
@@ -29,9 +29,14 @@ class _Functions(ctypes.Structure):
 
 
 def set_threads(threads: int, prefill_threads: int) -> None:
-    """How many threads share a call of one row, and one of several; 1 to 256 each."""
-    from qwen_edge.native.library import check
+    """How many threads share a call of one row, and one of several.
 
+    Args:
+        threads: 1 to 254, likewise ``prefill_threads``.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
     check(load().qe_operators_threads(threads, prefill_threads))
 
 

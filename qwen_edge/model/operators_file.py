@@ -16,6 +16,7 @@ from pathlib import Path
 
 from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.paths import torch_folder
+from qwen_edge.model.replacing_file import put_in_place
 from qwen_edge.native.build import SOURCE_DIR, CompilerError, find_compiler
 
 _SOURCE = SOURCE_DIR / "torch" / "operators.cpp"
@@ -56,9 +57,8 @@ def build_operators() -> Path:
     try:
         partial = work / target.name
         _compile(partial)
-        _sync(partial)
         # Two programs that start together build the same twice, and neither sees half of it.
-        partial.replace(target)
+        put_in_place(partial, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     for other in folder.glob("operators-*.so"):
@@ -140,8 +140,3 @@ def _compile(output: Path) -> None:
         first = next((line for line in errors.splitlines() if "error" in line), errors[:200])
         said = first.strip() or f"exit code {process.returncode}"
         raise CompilerError(f"The C++ compiler {command[0]} failed: {said}")
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -7,14 +7,13 @@ multiply by them there. All else is ordinary torch. The architecture is that of 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qwen_edge.model.config import EMBEDDING, HEAD, ORDERED, ModelConfig, layer_orders
+from qwen_edge.model.config import EMBEDDING, HEAD, ORDERED, ModelConfig
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.quant.layout import Layout
 from qwen_edge.quant.native_layout import native_layout
@@ -48,7 +47,7 @@ class Projection(nn.Module):
         self.fp32 = fp32
         self.linear = operators.linear.default
         for name, layout in parts.items():
-            self.register_buffer(name, torch.empty(_shape(layout), dtype=_dtype(layout)))
+            self.register_buffer(name, torch.empty(stored_shape(layout), dtype=stored_type(layout)))
         columns = next(iter(parts.values())).cols
         order = torch.empty(columns, dtype=torch.int32) if ordered else None
         self.register_buffer("order", order)
@@ -138,7 +137,8 @@ class Layer(nn.Module):
         Args:
             x: residual stream, fp32 [n, hidden].
             rope: cosine and sine of the positions' angles, fp32 [n, head_dim / 2] each.
-            cache: the layer's KV cache, written to at the rows' positions; see ``new_cache``.
+            cache: the layer's KV cache, uint8 [sequences, kv_heads, 2, blocks, bytes of a block];
+                written to at the rows' positions.
             rows: sequence and position of each row, int64 [n] each.
         """
         x = x + self.self_attn(self.input_layernorm(x), rope, cache, rows)
@@ -194,7 +194,7 @@ class Qwen3(nn.Module):
         self.hidden_size, self.kv_type, self.fp32 = config.hidden_size, kv_type, fp32
         embedding = tensors[EMBEDDING].layout
         self.register_buffer(
-            "embed_tokens", torch.empty(_shape(embedding), dtype=_dtype(embedding))
+            "embed_tokens", torch.empty(stored_shape(embedding), dtype=stored_type(embedding))
         )
         self.register_buffer("embedding_layout", _layouts([embedding]), persistent=False)
         self.layers = nn.ModuleList(layer(f"model.layers.{i}") for i in range(config.layers))
@@ -247,60 +247,15 @@ class Qwen3(nn.Module):
         return angles.cos().float(), angles.sin().float()
 
 
-def load_qwen3(
-    model: PackedModel, operators: Operators, kv_type: int, *, fp32: bool = False
-) -> Qwen3:
-    """Builds the model without memory of its own and gives it the mapped tensors of the file.
-
-    Args:
-        model: stays open as long as the result is used; the other arguments are ``Qwen3``'s.
-    """
-    with torch.device("meta"):
-        network = Qwen3(model, operators, kv_type, fp32=fp32)
-    state = {
-        "embed_tokens": _mapped(model, EMBEDDING),
-        "norm.weight": _mapped(model, "model.norm.weight"),
-    }
-    state["head.lm_head"] = state["embed_tokens"] if model.config.tied else _mapped(model, HEAD)
-    for i in range(model.config.layers):
-        prefix, own = f"model.layers.{i}", f"layers.{i}"
-        for inputs, parts in ORDERED.items():
-            for part in parts:
-                name = part.rpartition(".")[2]
-                state[f"{own}.{inputs}.{name}"] = _mapped(model, f"{prefix}.{part}.weight")
-        for name in layer_orders(i):
-            if name in model.tensors:
-                state[name.removeprefix("model.")] = _mapped(model, name).view(torch.int32)
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            state[f"{own}.{norm}.weight"] = _mapped(model, f"{prefix}.{norm}.weight")
-        norms = (_mapped(model, f"{prefix}.self_attn.{part}_norm.weight") for part in "qk")
-        for part, weight in zip("qk", _balanced(*norms), strict=True):
-            state[f"{own}.self_attn.{part}_norm.weight"] = weight
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _balanced(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves what makes some dims of the keys large to the queries, as native/session.cpp does.
-
-    Products of queries and keys stay as they are, and a quantized cache does not spend its range
-    on a few dims.
-    """
-    pairs = key.double().view(2, -1)
-    bits = pairs.square().mean(0).sqrt().log2().round()
-    factor = torch.where(bits.abs() <= 32, bits.exp2(), 1.0).float().repeat(2)
-    return query * factor, key / factor
-
-
-def _shape(layout: Layout) -> tuple[int, ...]:
+def stored_shape(layout: Layout) -> tuple[int, ...]:
+    """How the tensor of a matrix is indexed: [tiles, groups, bytes of a block], or [rows, cols]."""
     if layout.packed:
         return layout.tiles, layout.groups, layout.block_bytes
-    return (
-        (layout.cols,) if layout.rows == 1 and layout.type == "u8" else (layout.rows, layout.cols)
-    )
+    return layout.rows, layout.cols
 
 
-def _dtype(layout: Layout) -> torch.dtype:
+def stored_type(layout: Layout) -> torch.dtype:
+    """What its elements are: bytes where it is packed."""
     return torch.uint8 if layout.packed else _DTYPES[layout.type]
 
 
@@ -308,14 +263,3 @@ def _layouts(layouts: Sequence[Layout]) -> Tensor:
     """uint8 [layouts, bytes of the native struct]."""
     data = bytearray(b"".join(bytes(native_layout(layout)) for layout in layouts))
     return torch.frombuffer(data, dtype=torch.uint8).view(len(layouts), -1)
-
-
-def _mapped(model: PackedModel, name: str) -> Tensor:
-    """A tensor of the file where it is mapped: no copy, and not to be written to."""
-    info = model.tensors[name]
-    data = (ctypes.c_uint8 * info.nbytes).from_address(model.address(name))
-    if info.type == "u8":
-        return torch.frombuffer(data, dtype=torch.uint8)
-    tensor = torch.frombuffer(data, dtype=_dtype(info.layout))
-    # Norms are vectors.
-    return tensor if info.rows == 1 and not info.layout.packed else tensor.view(_shape(info.layout))

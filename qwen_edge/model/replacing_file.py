@@ -191,6 +191,17 @@ class ReplacingFile(Closing):
         return not_written(self.target, error)
 
 
+def put_in_place(finished: Path, target: Path) -> None:
+    """Moves a file that another program wrote to its name, once it is on the disk.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    with open(finished, "rb") as file:
+        os.fsync(file.fileno())
+    finished.replace(target)
+
+
 def sync_folder(path: Path) -> None:
     """Makes a rename inside a folder last; file systems without that have nothing to lose."""
     with contextlib.suppress(OSError):

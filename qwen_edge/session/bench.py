@@ -6,10 +6,9 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import qwen_edge
-from qwen_edge.engine.watcher import Watcher as SetupWatcher
 from qwen_edge.errors import MemoryLimitError
 from qwen_edge.host.battery import battery_temperature
 from qwen_edge.session.answer import AnswerOptions
@@ -34,6 +33,9 @@ from qwen_edge.session.bench_stability import (
 from qwen_edge.session.conversation import USER, Message, encode_messages
 from qwen_edge.session.loaded import LoadedModel
 from qwen_edge.session.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from qwen_edge.engine.watcher import Watcher as SetupWatcher
 
 # Seconds for everything; three minutes and forty seconds are promised.
 BUDGETS = (150.0, 30.0)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import Engine, PrefixEngine
 from qwen_edge.engine.native import NativeEngine
-from qwen_edge.engine.uncached import Uncached, uncached
-from qwen_edge.engine.watcher import Unwatched, Watcher
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.engine_choice import NATIVE, TORCH, TRANSFORMERS, EngineChoice
 from qwen_edge.session.plan import Plan, no_adapters
+
+if TYPE_CHECKING:
+    from qwen_edge.engine.watcher import Watcher
 
 # Imported where they are wanted only: they take seconds.
 _MODULES = {
@@ -37,8 +39,8 @@ def load_packages(choice: EngineChoice, watcher: Watcher | None = None) -> None:
         return
     # A model is a folder on this device: nothing here has a reason to ask the network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    watcher = watcher or Unwatched()
-    watcher.begin(_LOADING[choice.name])
+    if watcher is not None:
+        watcher.begin(_LOADING[choice.name])
     try:
         # A torch without numpy warns of it.
         with warnings.catch_warnings():
@@ -56,7 +58,8 @@ def load_packages(choice: EngineChoice, watcher: Watcher | None = None) -> None:
             reason=str(error).partition("\n")[0].rstrip("."),
         ) from None
     finally:
-        watcher.end()
+        if watcher is not None:
+            watcher.end()
 
 
 def create_engine(plan: Plan, watcher: Watcher | None = None) -> Engine:
@@ -73,7 +76,6 @@ def create_engine(plan: Plan, watcher: Watcher | None = None) -> Engine:
         QwenEdgeError: the engine's packages do not load.
     """
     choice, model = plan.choice, plan.model
-    watcher = watcher or Unwatched()
     load_packages(choice, watcher)
     if not isinstance(model, PackedModel):
         from qwen_edge.engine.transformers_engine import TransformersEngine
@@ -83,13 +85,23 @@ def create_engine(plan: Plan, watcher: Watcher | None = None) -> Engine:
             model, plan.engine, choice.weights, double_quant=choice.double_quant
         )
     if choice.name == NATIVE:
-        return uncached(NativeEngine(model, plan.engine))
+        return _as_configured(NativeEngine(model, plan.engine))
     from qwen_edge.engine.torch_engine import TorchEngine
 
     try:
-        return uncached(TorchEngine(model, plan.engine, choice.compile, watcher))
+        return _as_configured(TorchEngine(model, plan.engine, choice.compile, watcher))
     finally:
-        watcher.end()
+        if watcher is not None:
+            watcher.end()
+
+
+def _as_configured(engine: Engine) -> Engine:
+    """The engine with its cache or without it."""
+    if engine.config.keep_cache:
+        return engine
+    from qwen_edge.engine.uncached import Uncached
+
+    return Uncached(engine)
 
 
 def adaptable(engine: Engine, choice: EngineChoice) -> NativeEngine:
@@ -98,8 +110,10 @@ def adaptable(engine: Engine, choice: EngineChoice) -> NativeEngine:
     Raises:
         UsageError: it cannot.
     """
-    if isinstance(engine, Uncached):
-        engine = engine.engine
+    if not engine.config.keep_cache:
+        from qwen_edge.engine.uncached import Uncached
+
+        engine = engine.engine if isinstance(engine, Uncached) else engine
     if not isinstance(engine, NativeEngine):
         raise no_adapters(choice)
     return engine

@@ -7,9 +7,9 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import Engine, EngineConfig
-from qwen_edge.engine.watcher import Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
@@ -25,6 +25,9 @@ from qwen_edge.session.opened import open_found, open_tokenizer
 from qwen_edge.session.plan import THREAD_STACK, Plan, address_only, make_plan
 from qwen_edge.session.select import allowed_bytes
 from qwen_edge.session.settings import Settings
+
+if TYPE_CHECKING:
+    from qwen_edge.engine.watcher import Watcher
 
 # Rows whose logits are computed in one call: as many as this holds, within limits.
 _LOGIT_BYTES, _FEWEST_ROWS, _MOST_ROWS = 32 << 20, 8, 128

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import qwen_edge
-from qwen_edge.engine.watcher import Watcher as SetupWatcher
 from qwen_edge.native.checksum import checksum
 from qwen_edge.session.eval_models import Engines, Precision
 from qwen_edge.session.eval_result import Choices, Divergence, Perplexity, Report
 from qwen_edge.session.plan import Plan
+
+if TYPE_CHECKING:
+    from qwen_edge.engine.watcher import Watcher as SetupWatcher
 
 
 class Watcher(Protocol):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import EngineConfig
 from qwen_edge.engine.memory_estimate import estimate
 from qwen_edge.model.packed import GenerationDefaults, ModelConfig, PackedModel
 from qwen_edge.session.engine_choice import TORCH, EngineChoice
-from qwen_edge.session.folder_memory import FolderMemory, folder_memory
 from qwen_edge.session.opened import Model
+
+if TYPE_CHECKING:
+    from qwen_edge.session.folder_memory import FolderMemory
 
 # What the process holds beside weights, cache and scratch: interpreter, command line, template
 # engine, native library and its tokenizer's working memory. Measured by
@@ -70,6 +73,8 @@ def facts_of(model: Model, choice: EngineChoice | None = None) -> ModelFacts:
     folder = None
     if not isinstance(model, PackedModel):
         assert choice is not None
+        from qwen_edge.session.folder_memory import folder_memory
+
         folder = folder_memory(model, choice)
     return ModelFacts(
         name=model.name,

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qwen_edge.engine.watcher import Watcher
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
@@ -18,6 +18,9 @@ from qwen_edge.session.memory import memory_errors
 from qwen_edge.session.opened import open_tokenizer
 from qwen_edge.session.plan import Plan, make_plan, sampling_params, select_for
 from qwen_edge.session.prompt_cache import PromptCache, PromptFile, SystemPrompts
+
+if TYPE_CHECKING:
+    from qwen_edge.engine.watcher import Watcher
 
 
 class LoadedModel(Closing):

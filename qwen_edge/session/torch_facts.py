@@ -8,13 +8,16 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from qwen_edge.engine.watcher import Watcher
 from qwen_edge.host.place import Place
 from qwen_edge.host.system import is_android
 from qwen_edge.host.torch_cache import TorchCache, read_torch_cache
 from qwen_edge.model.operators_file import is_own, operators_path
 from qwen_edge.session.engine_choice import TORCH, EngineChoice
+
+if TYPE_CHECKING:
+    from qwen_edge.engine.watcher import Watcher
 
 # The first that does not lose memory on Android.
 _SOUND = (2, 11)

@@ -137,3 +137,38 @@ def test_a_changed_model_does_not_get_the_package_of_the_old_one(
         before = package_path(engine._network, engine._cache)
         monkeypatch.setattr(torch_package.inspect, "getfile", lambda found: str(changed))
         assert package_path(engine._network, engine._cache) != before
+
+
+REMAKING = f"""
+import json
+from pathlib import Path
+from qwen_edge.engine.interface import EngineConfig, Row
+from qwen_edge.engine.torch_engine import TorchEngine
+from qwen_edge.host.paths import torch_folder
+from qwen_edge.model.packed import open_model
+
+class Told:
+    def __init__(self): self.said = []
+    def begin(self, what): self.said.append(what)
+    def end(self): pass
+    def warn(self, message, **values): self.said.append("warning: " + message.format(**values))
+
+found = []
+with open_model(Path({str(DEMO)!r})) as model:
+    for damage in (None, b"", None):
+        for package in (torch_folder() / "packages").glob("*.pt2"):
+            if damage is not None:
+                package.write_bytes(damage)
+        told = Told()
+        with TorchEngine(model, EngineConfig(context=64, threads=1), "aot", told) as engine:
+            engine.forward([Row(0, 0, 5, True)])
+            found.append([engine.compiled, told.said])
+print(json.dumps(found))
+"""
+
+
+def test_a_damaged_package_is_made_anew(tmp_path: Path) -> None:
+    first, damaged, again = python(REMAKING, tmp_path)
+    assert first[0] == damaged[0] == again[0] == "aot"
+    assert damaged[1] == ["Compiling the model for torch"]
+    assert again[1] == []

@@ -53,7 +53,7 @@ def test_an_answer_is_the_same_and_every_step_computes_all(
         expected = list(Generation(caching, PROMPT, GREEDY, max_tokens=12, stop_ids=()))
     told: list[tuple[int, int]] = []
     generation = Generation(
-        engine, PROMPT, GREEDY, max_tokens=12, stop_ids=(),
+        uncached(engine), PROMPT, GREEDY, max_tokens=12, stop_ids=(),
         on_prefill=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert list(generation) == expected

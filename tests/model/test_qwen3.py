@@ -10,7 +10,8 @@ import torch
 
 from qwen_edge.model.convert import convert
 from qwen_edge.model.packed import PackedModel, open_model
-from qwen_edge.model.qwen3 import Qwen3, load_qwen3, run_layers
+from qwen_edge.model.qwen3 import Qwen3, run_layers
+from qwen_edge.model.qwen3_loading import load_qwen3
 from tests.engine.oracle import SHAPES, oracle_logits, oracle_of, random_model, relative_error
 from tests.model.files import BLOB
 from tests.model.operator_cases import KV_TYPES, empty_cache
