@@ -75,6 +75,9 @@ HELP = {
     "Makes answers repeatable.": "使回答可以重现。",
     "Threads of a decode step.": "解码所用的线程数。",
     "Threads while the prompt is read.": "读取提示词所用的线程数。",
+    "The cores to run on; by default the fast ones for the answer, all for the prompt.": (
+        "使用哪些核心；默认回答用快核，读取提示词用全部核心。"
+    ),
     "Guess tokens from what was said before and check them together; changes the speed only.": (
         "根据前文猜测后续词元并一次验证；只影响速度，不影响内容。"
     ),
@@ -102,6 +105,7 @@ HELP = {
     "1 to 256": "1 到 256",
     "a size such as 900MB or 1GiB, auto, or off": "大小（如 900MB、1GiB）、auto 或 off",
     "a size such as 200MB": "大小，如 200MB",
+    "core numbers such as 4-7 or 0,2": "核心编号，如 4-7 或 0,2",
     # models, convert
     "List, inspect and remove the models on this device.": "列出、查看和删除本设备上的模型。",
     "List the models, the one that is part of the program first.": "列出模型，程序自带的在前。",

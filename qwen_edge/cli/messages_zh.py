@@ -285,6 +285,9 @@ _ERRORS = {
     "Give the folder that holds config.json and the safetensors files.": (
         "请给出含有 config.json 和 safetensors 文件的文件夹。"
     ),
+    "None of the cores {cpus} may be used; {allowed} may.": (
+        "核心 {cpus} 均不可用；可用的是 {allowed}。"
+    ),
     "threads is {value}; it cannot be less than 0.": "threads 为 {value}，不能小于 0。",
     "The checkpoint file {path} cannot be used: {problem}.": (
         "检查点文件 {path} 无法使用：{problem}。"

@@ -29,6 +29,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "kv": ((), "TYPE"),
     "threads": ((), "N"),
     "prefill-threads": ((), "N"),
+    "cpus": ((), "CORES"),
     "lookup": ((), "MODE"),
     "memory-cap": ((), "SIZE"),
     "reserve": ((), "SIZE"),
@@ -88,7 +89,7 @@ MODEL_OPTIONS = (*map(_option, _FORMS), DOUBLE_QUANT, KV_CACHE, THINKING)
 # What bears on speed and memory.
 _ENGINE = {
     "model", "engine", "compile", "weights", "double_quant", "context", "kv", "kv_cache",
-    "threads", "prefill_threads", "memory_cap", "reserve",
+    "threads", "prefill_threads", "cpus", "memory_cap", "reserve",
 }  # fmt: skip
 ENGINE_OPTIONS = tuple(option for option in MODEL_OPTIONS if option.name in _ENGINE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -36,6 +36,9 @@ class EngineConfig:
             that keeps keys and values as its model's floats has no choice, ``bf16`` say.
         threads: worker threads of a decode step, the caller's included; 0 means all allowed cores.
         prefill_threads: likewise for calls of several rows; 0 means ``threads``.
+        cores: numbers of the cores that the threads of a decode step run on, as far as an engine
+            can be placed; empty: wherever the system puts them.
+        prefill_cores: likewise for the further threads of calls of several rows.
         prefill_rows: the most rows computed in one call; longer prompts go in chunks.
         sequences: how many independent KV caches.
         drafts: the most drafted tokens that an answer has computed in one call; 0 for no drafts.
@@ -48,6 +51,8 @@ class EngineConfig:
     kv_type: str = "int8"
     threads: int = 0
     prefill_threads: int = 0
+    cores: tuple[int, ...] = ()
+    prefill_cores: tuple[int, ...] = ()
     prefill_rows: int = 128
     sequences: int = 1
     drafts: int = 0
@@ -184,6 +189,34 @@ class PrefixEngine(Engine, Protocol):
             ValueError: the file is shorter than it should be, or a checksum is wrong.
             OSError: the disk fails.
             MemoryLimitError: the KV cache could not grow. After any error the sequence is empty.
+        """
+        ...
+
+
+@runtime_checkable
+class PlaceableEngine(Engine, Protocol):
+    """An engine whose threads can be told where to run, between two calls."""
+
+    def place(
+        self,
+        threads: int,
+        prefill_threads: int,
+        cores: Collection[int] = (),
+        prefill_cores: Collection[int] = (),
+    ) -> None:
+        """Sets the number of threads, and their cores.
+
+        Cores that may not be used, now or later, are left out for as long as that lasts; where
+        none of them may, all that may be are used.
+
+        Args:
+            threads: of calls of one row, 1 to the most that the engine's configuration has.
+            prefill_threads: of calls of several rows, likewise.
+            cores: of the first ``threads`` threads; empty: wherever the system puts them.
+            prefill_cores: of the other threads, likewise.
+
+        Raises:
+            UsageError: a number is out of range.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from qwen_edge.engine.interface import EngineConfig, Logits, Row
@@ -69,6 +69,8 @@ class NativeEngine(Closing):
                     self._handle, ctypes.byref(params), ctypes.byref(self._session)
                 )
             )
+            if config.cores or config.prefill_cores:
+                self.place(threads, params.prefill_threads, config.cores, config.prefill_cores)
         except BaseException:
             self.close()
             raise
@@ -106,6 +108,21 @@ class NativeEngine(Closing):
             Logits(library.qe_session_logits(self._session, i), self.vocab_size)
             for i in range(wanted)
         ]
+
+    def place(
+        self,
+        threads: int,
+        prefill_threads: int,
+        cores: Collection[int] = (),
+        prefill_cores: Collection[int] = (),
+    ) -> None:
+        """See ``PlaceableEngine.place``."""
+        own, others = ((ctypes.c_int32 * len(set))(*set) for set in (cores, prefill_cores))
+        check(
+            engine_library().qe_session_place(
+                self._open_session(), threads, prefill_threads, own, len(own), others, len(others)
+            )
+        )
 
     def cached_ids(self, sequence: int = 0) -> Sequence[int]:
         """See ``Engine.cached_ids``."""

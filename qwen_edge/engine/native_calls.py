@@ -35,6 +35,9 @@ def engine_library() -> ctypes.CDLL:
         library.qe_session_destroy.restype = None
         library.qe_session_create.argtypes = [handle, handle, handle]
         library.qe_session_forward.argtypes = [handle, handle, integer]
+        library.qe_session_place.argtypes = [
+            handle, integer, integer, handle, integer, handle, integer,
+        ]  # fmt: skip
         library.qe_session_truncate.argtypes = [handle, integer, integer]
         library.qe_session_fork.argtypes = [handle, integer, integer, integer]
         library.qe_session_stretch.argtypes = [handle, integer, integer]

@@ -72,6 +72,11 @@ class Processor(NamedTuple):
     def little_cores(self) -> int:
         return self.cores - self.big_cores
 
+    def numbers(self, *, big: bool) -> tuple[int, ...]:
+        """The numbers of the big or the little cores, ascending."""
+        kind = (cluster for cluster in self.clusters if cluster.big == big)
+        return tuple(sorted(core for cluster in kind for core in cluster.cores))
+
 
 def _parts(text: str) -> dict[int, tuple[int, int] | None]:
     """Core number -> (implementer, part), or None, of the cores that /proc/cpuinfo lists.

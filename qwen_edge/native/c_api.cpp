@@ -136,6 +136,16 @@ SessionParams session_params(const qe_session_params& p, const ModelConfig& c) {
           p.fp32_activations != 0};
 }
 
+cpu_set_t core_set(const int32_t* cores, int32_t n) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int i = 0; i < n; ++i) {
+    if (cores[i] < 0 || cores[i] >= CPU_SETSIZE) throw Error(kArgument, "there is no such core");
+    CPU_SET(cores[i], &set);
+  }
+  return set;
+}
+
 }  // namespace
 }  // namespace qe
 
@@ -164,6 +174,13 @@ QE_API void qe_session_destroy(qe_session* session) { delete session; }
 QE_API int32_t qe_session_forward(qe_session* session, const qe_row* rows, int32_t n) {
   static_assert(sizeof(qe_row) == sizeof(qe::Row), "the structs must match");
   return qe::guarded([&] { session->session.forward(reinterpret_cast<const qe::Row*>(rows), n); });
+}
+
+QE_API int32_t qe_session_place(qe_session* session, int32_t threads, int32_t prefill_threads,
+                                const int32_t* cores, int32_t n, const int32_t* rest, int32_t m) {
+  return qe::guarded([&] {
+    session->session.place(threads, prefill_threads, qe::core_set(cores, n), qe::core_set(rest, m));
+  });
 }
 
 QE_API const float* qe_session_logits(const qe_session* session, int32_t i) {

@@ -1,6 +1,6 @@
 // The C interface that Python loads with ctypes. Functions that can fail return a Status; the
-// sentence is then in qe_last_error() of the same thread. Structs mirror engine/native.py field by
-// field: change both and raise qe_abi_version().
+// sentence is then in qe_last_error() of the same thread. Structs mirror engine/native_calls.py and
+// native_model.py field by field: change both and raise qe_abi_version().
 #pragma once
 
 #include <cstdint>
@@ -65,6 +65,10 @@ QE_API int32_t qe_session_create(const qe_model* model, const qe_session_params*
                                  qe_session** out);
 QE_API void qe_session_destroy(qe_session* session);
 QE_API int32_t qe_session_forward(qe_session* session, const qe_row* rows, int32_t n);
+// Threads of later calls of one row and of several, at most those of the session's parameters; the
+// cores of the first `threads` of them, and of the others. No cores: wherever the system puts them.
+QE_API int32_t qe_session_place(qe_session* session, int32_t threads, int32_t prefill_threads,
+                                const int32_t* cores, int32_t n, const int32_t* rest, int32_t m);
 // Logits [vocab] of the i-th row that wanted them in the last call, or null; valid until the next.
 QE_API const float* qe_session_logits(const qe_session* session, int32_t i);
 QE_API int32_t qe_session_truncate(qe_session* session, int32_t sequence, int32_t length);

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qwen_edge.errors import DamagedModelError, MemoryLimitError, QwenEdgeError, UsageError
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 LIBRARY_NAME = "libqwen_edge.so"
 
 STATUS_OK = 0

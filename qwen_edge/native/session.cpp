@@ -239,6 +239,17 @@ void Session::plan_items() {
   }
 }
 
+void Session::place(int threads, int prefill_threads, const cpu_set_t& cores,
+                    const cpu_set_t& rest) {
+  const int most = pool_.size();
+  if (threads < 1 || prefill_threads < 1 || threads > most || prefill_threads > most) {
+    throw Error(kArgument, "the number of threads is more than the session has, or less than one");
+  }
+  params_.threads = threads;
+  params_.prefill_threads = prefill_threads;
+  pool_.place(threads, cores, rest);
+}
+
 void Session::forward(const Row* rows, int n) {
   check_rows(rows, n);
   rows_.assign(rows, rows + n);

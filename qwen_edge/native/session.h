@@ -39,6 +39,9 @@ class Session {
   const float* logits(int i) const { return logits_.data() + i * logits_stride_; }
   int logits_rows() const { return static_cast<int>(logit_rows_.size()); }
 
+  // Threads of calls of one row and of several, at most those it was made with, and where they run:
+  // ThreadPool::place.
+  void place(int threads, int prefill_threads, const cpu_set_t& cores, const cpu_set_t& rest);
   const SessionParams& params() const { return params_; }
   KvSequence& sequence(int index);
   void truncate(int sequence, int length);

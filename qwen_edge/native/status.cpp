@@ -19,4 +19,4 @@ int32_t fail(Status status, const char* message) noexcept {
 QE_API const char* qe_last_error() { return qe::last_error; }
 
 // Raised whenever a signature or a struct of the C interface changes.
-QE_API int32_t qe_abi_version() { return 10; }
+QE_API int32_t qe_abi_version() { return 11; }

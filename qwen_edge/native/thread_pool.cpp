@@ -28,6 +28,13 @@ void pause_cpu() {
 
 int thread_id() { return static_cast<int>(syscall(SYS_gettid)); }
 
+// The cores of the calling thread; none where there are more than a set can name.
+cpu_set_t own_cores() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof cores, &cores) != 0) CPU_ZERO(&cores);
+  return cores;
+}
+
 }  // namespace
 
 void Signal::sleep_until_change(uint32_t seen) {
@@ -67,7 +74,10 @@ ThreadPool::ThreadPool(int threads, int phases, const Idle& idle) : idle_(idle) 
   if (threads < 1 || threads >= static_cast<int>(kAllThreads)) {
     throw Error(kArgument, "the number of threads must be between 1 and 254");
   }
+  original_ = own_cores();
+  usable_ = CPU_COUNT(&original_);
   members_ = std::make_unique<Member[]>(threads);
+  members_[0].got = original_;
   workers_.reserve(threads - 1);
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
@@ -81,12 +91,23 @@ ThreadPool::ThreadPool(int threads, int phases, const Idle& idle) : idle_(idle) 
   }
 }
 
-ThreadPool::~ThreadPool() { stop(); }
+ThreadPool::~ThreadPool() {
+  stop();
+  if (tied_) sched_setaffinity(0, sizeof original_, &original_);
+}
 
 void ThreadPool::set_phases(int phases) {
   for (int i = 0; i < size(); ++i) members_[i].left = std::make_unique<WorkRange[]>(phases);
   done_ = std::make_unique<Done[]>(phases);
   phases_ = phases;
+}
+
+void ThreadPool::place(int first, const cpu_set_t& cores, const cpu_set_t& rest) {
+  first_ = first;
+  cores_ = cores;
+  rest_ = rest;
+  ++placement_;
+  tied_ = tied_ || CPU_COUNT(&cores) > 0 || CPU_COUNT(&rest) > 0;
 }
 
 void ThreadPool::stop() {
@@ -100,7 +121,10 @@ void ThreadPool::start(int n, bool long_phases, Function function, const void* c
   function_ = function;
   context_ = context;
   long_phases_ = long_phases;
+  check_cores();
   active_ = n < 1 ? 1 : (n > size() ? size() : n);
+  // More threads than cores are as they were asked for at first, but not when cores went away.
+  if (usable_ < CPU_COUNT(&original_) && active_ > usable_) active_ = usable_ < 1 ? 1 : usable_;
   running_.store(active_ - 1, std::memory_order_relaxed);
   for (int i = 0; i < active_; ++i) {
     for (int p = 0; p < phases_; ++p) members_[i].left[p].reset();
@@ -134,6 +158,7 @@ void ThreadPool::work(int thread) {
     if (thread >= static_cast<int>(seen & kAllThreads)) continue;
     if (function_ == nullptr) return;
     enter(member);
+    if (member.placement != placement_) place_worker(thread);
     function_(context_, thread);
     if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) finished_.advance();
     leave(member);
@@ -239,14 +264,55 @@ void ThreadPool::leave(Member& member) {
 
 // Leaves the core that this thread was brought to for the one that was there before.
 void ThreadPool::move_back(Member& member, Member::State next) {
-  while (member.state.load(std::memory_order_acquire) == Member::kBeingMoved) sched_yield();
-  if (member.state.load(std::memory_order_acquire) == Member::kMoved) {
-    cpu_set_t elsewhere = member.allowed;
-    CPU_CLR(member.moved_to, &elsewhere);
-    if (CPU_COUNT(&elsewhere) > 0) sched_setaffinity(0, sizeof elsewhere, &elsewhere);
-    sched_setaffinity(0, sizeof member.allowed, &member.allowed);
+  for (;;) {
+    int state = member.state.load(std::memory_order_acquire);
+    if (state == Member::kBeingMoved) {
+      sched_yield();
+    } else if (state == Member::kMoved) {
+      cpu_set_t elsewhere = member.allowed;
+      CPU_CLR(member.moved_to, &elsewhere);
+      if (CPU_COUNT(&elsewhere) > 0) sched_setaffinity(0, sizeof elsewhere, &elsewhere);
+      sched_setaffinity(0, sizeof member.allowed, &member.allowed);
+      member.state.store(next, std::memory_order_release);
+      return;
+    } else if (state == next || member.state.compare_exchange_strong(state, next)) {
+      return;
+    }
   }
-  member.state.store(next, std::memory_order_release);
+}
+
+// Whether the caller still has the cores it got; all threads place themselves anew if not.
+void ThreadPool::check_cores() {
+  const cpu_set_t now = own_cores();
+  if (!CPU_EQUAL(&now, &members_[0].got)) ++placement_;
+  if (members_[0].placement != placement_) place_self(0);
+}
+
+// On the thread itself, and while nobody else may move it.
+void ThreadPool::place_self(int thread) {
+  Member& member = members_[thread];
+  const cpu_set_t& wanted = thread < first_ ? cores_ : rest_;
+  // First all: what that leaves is what may be used at the moment. Each of the two fails, and
+  // leaves the thread where it is, if the system allows none of the cores.
+  if (tied_) sched_setaffinity(0, sizeof original_, &original_);
+  if (thread == 0) {
+    const cpu_set_t allowed = own_cores();
+    usable_ = CPU_COUNT(&allowed);
+  }
+  if (CPU_COUNT(&wanted) > 0) sched_setaffinity(0, sizeof wanted, &wanted);
+  member.got = own_cores();
+  member.placement = placement_;
+}
+
+// A worker may be about to be brought to another's core.
+void ThreadPool::place_worker(int thread) {
+  Member& member = members_[thread];
+  for (int state = Member::kInJob;
+       !member.state.compare_exchange_strong(state, Member::kBeingMoved); state = Member::kInJob) {
+    move_back(member, Member::kInJob);
+  }
+  place_self(thread);
+  member.state.store(Member::kInJob, std::memory_order_release);
 }
 
 }  // namespace qe

@@ -8,6 +8,10 @@
 // of an item is brought to the core of a thread that waits for it, where phases are long enough for
 // that to be worth it. Waiting spins for a bounded time and then sleeps on a futex, so that an idle
 // pool uses no processor.
+//
+// Threads can be tied to cores. Android takes cores away from an app in the background, and its
+// older kernels forget what a thread was tied to when they do: the caller looks before each job
+// whether it still has the cores that it got, and all place themselves anew if not.
 #pragma once
 
 #include <sched.h>
@@ -130,6 +134,10 @@ class ThreadPool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
   // Not while a job runs.
   void set_phases(int phases);
+  // Ties threads 0 .. first - 1, the caller among them, to `cores` and the others to `rest`, from
+  // the next job on and until the pool ends; an empty set leaves it to the system. Where nothing of
+  // a set may be used, all that may be is. Not while a job runs.
+  void place(int first, const cpu_set_t& cores, const cpu_set_t& rest);
 
   // Runs job(thread) on threads 0 .. n - 1 and returns when all have finished. The job must not
   // throw. With `long_phases`, of a millisecond and more, moving a thread that is waited for to
@@ -173,6 +181,9 @@ class ThreadPool {
     std::atomic<int> state{kAway};
     int moved_to = 0;
     cpu_set_t allowed;
+    // The cores that it got, and as of which placement.
+    cpu_set_t got;
+    int placement = 0;
     // What is left to it of each phase, and the phase that it is in.
     alignas(64) std::unique_ptr<WorkRange[]> left;
     int phase = 0;
@@ -218,6 +229,9 @@ class ThreadPool {
   void enter(Member& member);
   void leave(Member& member);
   void move_back(Member& member, Member::State next);
+  void check_cores();
+  void place_self(int thread);
+  void place_worker(int thread);
 
   std::vector<std::thread> workers_;
   std::unique_ptr<Member[]> members_;
@@ -231,6 +245,14 @@ class ThreadPool {
   const void* context_ = nullptr;
   int active_ = 1;
   bool long_phases_ = false;
+  // What the process might use at first, and how many of that it may use now.
+  cpu_set_t original_;
+  int usable_;
+  // Which threads are tied to what; the number counts the changes, 0 for none yet.
+  int first_ = 0;
+  cpu_set_t cores_, rest_;
+  int placement_ = 0;
+  bool tied_ = false;
   Signal passed_;
   std::atomic<int> running_{0};
   Signal finished_;

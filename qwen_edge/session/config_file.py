@@ -76,8 +76,8 @@ def change_file(path: Path, key: str, text: str | None) -> None:
     stored: object = None
     if text is not None:
         stored = parse_value(known, text, f"config set {known.key}")
-        # Sizes stay in the user's words.
-        if known.key in ("memory-cap", "reserve"):
+        # Sizes and lists of cores stay in the user's words.
+        if known.key in ("memory-cap", "reserve", "cpus"):
             stored = text.strip()
     spellings = [name for name in present if name.replace("_", "-").lower() == known.key]
     try:

@@ -186,6 +186,8 @@ def engine_config(runtime: RuntimeConfig) -> EngineConfig:
         kv_type=runtime.kv_type,
         threads=runtime.threads,
         prefill_threads=runtime.prefill_threads,
+        cores=runtime.cpus,
+        prefill_cores=runtime.prefill_cpus,
         drafts=drafts_of(runtime.lookup),
         keep_cache=runtime.keep_cache,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
+from qwen_edge.errors import UsageError
 from qwen_edge.host.memory_facts import device_memory
 from qwen_edge.host.place import Place
 from qwen_edge.host.processor import read_processor
@@ -15,7 +17,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """The facts about a device that decide its configuration. Sizes in bytes."""
+    """The facts about a device that decide its configuration. Sizes in bytes.
+
+    ``big`` and ``little`` are the numbers of the cores of each kind.
+    """
 
     total_ram: int
     available_ram: int
@@ -25,6 +30,8 @@ class DeviceProfile:
     little_cores: int
     isa: str
     android: bool
+    big: tuple[int, ...] = ()
+    little: tuple[int, ...] = ()
 
 
 def read_profile(place: Place | None = None, isa: str = "") -> DeviceProfile:
@@ -45,7 +52,45 @@ def read_profile(place: Place | None = None, isa: str = "") -> DeviceProfile:
         little_cores=processor.little_cores,
         isa=isa,
         android=is_android(place),
+        big=processor.numbers(big=True),
+        little=processor.numbers(big=False),
     )
+
+
+def within(profile: DeviceProfile, cpus: Collection[int]) -> DeviceProfile:
+    """The device as if it had these cores alone; those it has not are left out.
+
+    Raises:
+        UsageError: it has none of them.
+    """
+    big = tuple(core for core in profile.big if core in cpus)
+    little = tuple(core for core in profile.little if core in cpus)
+    if not big and not little:
+        raise UsageError(
+            "None of the cores {cpus} may be used; {allowed} may.",
+            cpus=core_list(cpus),
+            allowed=core_list([*profile.big, *profile.little]) or "?",
+        )
+    return replace(
+        profile,
+        cores=len(big) + len(little),
+        # Without any big one the little ones are what there is.
+        big_cores=len(big or little),
+        little_cores=len(little) if big else 0,
+        big=big or little,
+        little=little if big else (),
+    )
+
+
+def core_list(cpus: Collection[int]) -> str:
+    """Numbers of cores as people and kernels write them, ``0-3,6`` say."""
+    runs: list[list[int]] = []
+    for core in sorted(cpus):
+        if runs and core == runs[-1][-1] + 1:
+            runs[-1].append(core)
+        else:
+            runs.append([core])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def reserve_for(profile: DeviceProfile) -> int:

@@ -15,7 +15,7 @@ from qwen_edge.engine.speculation import MAX_DRAFTS
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.footprint import ModelFacts, predict_peak
-from qwen_edge.session.profile import GIB, DeviceProfile, reserve_for
+from qwen_edge.session.profile import GIB, DeviceProfile, reserve_for, within
 
 # Contexts are multiples of the KV cache's chunk, and none is shorter than the least useful one.
 CONTEXT_STEP = 256
@@ -41,6 +41,8 @@ class RuntimeConfig:
         temperature, top_p, top_k, min_p: sampling.
         threads: of a decode step.
         prefill_threads: of a prefill pass.
+        cpus: numbers of the cores that decode steps run on; empty: wherever the system puts them.
+        prefill_cpus: likewise of the further threads of a prefill pass.
         lookup: ``auto`` or ``off``: whether answers are drafted from what was said before.
         keep_cache: see ``EngineConfig``.
         reserve: bytes of available memory that are left alone.
@@ -60,6 +62,8 @@ class RuntimeConfig:
     min_p: float
     threads: int
     prefill_threads: int
+    cpus: tuple[int, ...]
+    prefill_cpus: tuple[int, ...]
     lookup: str
     keep_cache: bool
     reserve: int
@@ -83,6 +87,7 @@ class Wishes:
     min_p: float | None = None
     threads: int | None = None
     prefill_threads: int | None = None
+    cpus: tuple[int, ...] | None = None
     lookup: str | None = None
     keep_cache: bool = True
     reserve: int | None = None
@@ -153,9 +158,11 @@ def select(
 
     Raises:
         MemoryLimitError: nothing fits; the message has the numbers.
-        UsageError: a wish is out of the model's range.
+        UsageError: a wish is out of the model's or the device's range.
     """
     wishes = wishes or Wishes()
+    if wishes.cpus:
+        profile = within(profile, wishes.cpus)
     tier = tier_of(profile.total_ram)
     allowed = allowed_bytes(profile, wishes)
     for facts in models:
@@ -216,11 +223,17 @@ def _engine_config(
     profile: DeviceProfile, wishes: Wishes, context: int, kv_type: str
 ) -> EngineConfig:
     """Decoding takes the big cores, since memory is its limit; prefill takes all."""
+    threads = wishes.threads or profile.big_cores or max(1, profile.cores)
+    allowed = (*profile.big, *profile.little) if wishes.cpus else ()
+    # More threads than big cores want others, too.
+    tied = profile.big if profile.little and threads <= len(profile.big) else allowed
     return EngineConfig(
         context=context,
         kv_type=kv_type,
-        threads=wishes.threads or profile.big_cores or max(1, profile.cores),
+        threads=threads,
         prefill_threads=wishes.prefill_threads or wishes.threads or max(1, profile.cores),
+        cores=tied,
+        prefill_cores=allowed,
         # What is computed anew for each token is no cheaper for several.
         drafts=drafts_of(wishes.lookup) if wishes.keep_cache else 0,
         keep_cache=wishes.keep_cache,
@@ -258,6 +271,8 @@ def _configure(
         min_p=0.0 if wishes.min_p is None else wishes.min_p,
         threads=engine.threads,
         prefill_threads=engine.prefill_threads,
+        cpus=engine.cores,
+        prefill_cpus=engine.prefill_cores,
         lookup="auto" if engine.drafts else "off",
         keep_cache=engine.keep_cache,
         reserve=_reserve(profile, wishes),

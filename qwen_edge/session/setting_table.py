@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from qwen_edge.engine.interface import KV_TYPES
 from qwen_edge.errors import UsageError
+from qwen_edge.host.place import numbers_of
 from qwen_edge.host.sizes import parse_size
 from qwen_edge.session.memory import parse_cap
 
@@ -15,6 +17,8 @@ ENGINES = ("native", "torch", "transformers", "auto")
 COMPILE_MODES = ("auto", "on", "off", "aot")
 WEIGHTS = ("bf16", "f32", "nf4", "fp4", "int8")
 PREFIX = "QWEN_EDGE_"
+# What a set of cores can name.
+_MOST_CORES = 1024
 
 
 class Setting(NamedTuple):
@@ -90,6 +94,15 @@ def _text(text: str) -> str:
 
 def _text_or_off(text: str) -> str | None:
     return None if text.lower() == "off" else _text(text)
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text) is None:
+        raise ValueError
+    cores = numbers_of(text, _MOST_CORES)
+    if not cores:
+        raise ValueError
+    return tuple(cores)
 
 
 def _size_or_off(text: str) -> int | None:
@@ -189,6 +202,13 @@ _ALL = (
         "1 to 256",
         "Threads while the prompt is read.",
         "prefill_threads",
+    ),
+    Setting(
+        "cpus",
+        _cores,
+        "core numbers such as 4-7 or 0,2",
+        "The cores to run on; by default the fast ones for the answer, all for the prompt.",
+        "cpus",
     ),
     Setting(
         "lookup",

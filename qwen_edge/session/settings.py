@@ -13,6 +13,7 @@ from typing import NamedTuple
 from qwen_edge.host.paths import config_file
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.config_file import read_file
+from qwen_edge.session.profile import core_list
 from qwen_edge.session.select import RuntimeConfig, Wishes
 from qwen_edge.session.setting_table import (
     FIXED_DEFAULTS,
@@ -134,6 +135,8 @@ def shown(key: str, value: object) -> str:
         if isinstance(value, int):
             return format_size(value)
         return "off" if value is None else str(value)
+    if isinstance(value, tuple):
+        return core_list(value) or "all"
     if isinstance(value, bool):
         return "on" if value else "off"
     if key == "lora" and value is None:

@@ -125,6 +125,76 @@ void held_up(int threads, int slow_thread) {
   check(chain.right(), "and so are later ones", slow_thread);
 }
 
+// The cores that each thread of a job has.
+std::vector<cpu_set_t> cores_in_job(qe::ThreadPool& pool, int threads) {
+  std::vector<cpu_set_t> cores(threads);
+  for (cpu_set_t& set : cores) CPU_ZERO(&set);
+  pool.run(threads, false, [&](int thread) { cores[thread] = allowed(0); });
+  return cores;
+}
+
+void tie(const cpu_set_t& cores) { sched_setaffinity(0, sizeof cores, &cores); }
+
+// Threads run where they are placed, whatever the system does to them meanwhile.
+void placed(int threads) {
+  const cpu_set_t before = allowed(0);
+  cpu_set_t none, first, last, nowhere;
+  for (cpu_set_t* set : {&none, &first, &last, &nowhere}) CPU_ZERO(set);
+  CPU_SET(CPU_SETSIZE - 1, &nowhere);
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &before)) continue;
+    if (CPU_COUNT(&first) == 0) CPU_SET(core, &first);
+    CPU_ZERO(&last);
+    CPU_SET(core, &last);
+  }
+  {
+    qe::ThreadPool pool(threads, Chain::kPhases);
+    const auto expect = [&](const cpu_set_t& own, const cpu_set_t& others, const char* name) {
+      const std::vector<cpu_set_t> cores = cores_in_job(pool, threads);
+      check(CPU_EQUAL(&cores[0], &own), name, 0);
+      for (int i = 1; i < threads; ++i) check(CPU_EQUAL(&cores[i], &others), name, i);
+    };
+    expect(before, before, "threads run anywhere at first");
+    pool.place(1, last, first);
+    expect(last, first, "threads run where they are placed");
+    tie(first);
+    expect(last, first, "and do so again after the system has moved the caller");
+    pool.place(threads, first, none);
+    expect(first, first, "all of them may be the first ones");
+    pool.place(1, first, none);
+    expect(first, before, "the others may run anywhere");
+    pool.place(threads, nowhere, nowhere);
+    expect(before, before, "cores that may not be used are left out");
+    pool.place(1, none, last);
+    expect(before, last, "the first ones may run anywhere");
+    Chain chain;
+    chain.run(pool, threads, [](int, int, int) {});
+    check(chain.right(), "placed threads do every item once");
+  }
+  const cpu_set_t after = allowed(0);
+  check(CPU_EQUAL(&before, &after), "the caller is given back its cores");
+}
+
+// When cores are taken away, there are no more threads at work than are left.
+void fewer_cores(int threads) {
+  const cpu_set_t before = allowed(0);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  qe::ThreadPool pool(threads, Chain::kPhases);
+  std::atomic<int> ran{0};
+  const auto count = [&] {
+    ran.store(0);
+    pool.run(threads, false, [&](int) { ran.fetch_add(1); });
+    return ran.load();
+  };
+  check(count() == threads, "as many threads as asked for", threads);
+  tie(one);
+  check(count() == (CPU_COUNT(&before) > 1 ? 1 : threads), "as many threads as cores are left");
+  tie(before);
+  check(count() == threads, "and all when they are back", threads);
+}
+
 // A thread that does not come at all takes no items, and nobody waits for it before the end.
 void absent(int threads) {
   qe::ThreadPool pool(threads, Chain::kPhases);
@@ -182,6 +252,10 @@ int main() {
   for (const int threads : {2, 4}) {
     for (int slow = 0; slow < threads; ++slow) held_up(threads, slow);
     absent(threads);
+  }
+  for (const int threads : {1, 2, 5}) {
+    placed(threads);
+    fewer_cores(threads);
   }
   for (const int threads : {1, 2, 8}) idle(threads);
   for (const int threads : {1, 3}) bandwidth(threads);

@@ -41,6 +41,7 @@ EXAMPLES = {
     "seed": ("9223372036854775807", "9223372036854775808", "none"),
     "threads": ("256", "257", "all"),
     "prefill-threads": ("1", "0", "1 2"),
+    "cpus": ("0-3,6", "3-", "fast"),
     "lookup": ("off", "on", "3"),
     "memory-cap": ("off", "0", "much"),
     "reserve": ("0", "-5", "1QB"),
