@@ -148,7 +148,7 @@ def _as_text(value: object) -> str:
     """A flag's or a TOML value in the form that the parsers read."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value)
+    return core_list(value) if isinstance(value, tuple) else str(value)
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:

@@ -88,6 +88,9 @@ def test_every_setting_from_every_source(key: str, tmp_path: Path) -> None:
         found = Settings.load(flags, environ, path)
         assert found.values[key] == (expected, source, detail)
         assert found.get(key) == expected
+    if expected is not None:
+        # A command hands parsed values on to other processes of the program.
+        assert Settings.load({key: expected}, {}, path).get(key) == expected
     path.unlink()
     assert Settings.load({}, {}, path).values == {}
     assert Settings.load({key: None}, {known.variable: ""}, path).values == {}
