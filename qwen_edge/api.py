@@ -188,7 +188,7 @@ class LLM(Closing):
             if self._closed:
                 raise UsageError("This model is closed.", "Load it again.")
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             # It may have struck between a computation and its bookkeeping.
             self._loaded.engine.truncate(0)
             raise

@@ -21,12 +21,23 @@ def run_program(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0 done (or the reader of standard output has gone away, having read what it
         wanted), 2 usage, 3 model not found, 4 out of memory, 5 damaged model, 6 network,
-        130 interrupted, 1 anything else.
+        129 the terminal was closed, 130 interrupted, 143 asked to end, 1 anything else.
     """
+    from qwen_edge.cli.interrupts import Terminated, ending_tidily
+
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # A locale without Chinese must not turn an answer into a crash.
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        with ending_tidily():
+            return _exit_code(argv)
+    except Terminated as end:
+        _discard_output()
+        return int(end.code or 0)
+
+
+def _exit_code(argv: Sequence[str]) -> int:
     try:
         code = _dispatch(list(argv))
         if sys.stdout is not None:
@@ -114,7 +125,7 @@ def _ended_by(error: BaseException) -> int:
 
 
 def _discard_output() -> None:
-    """Sends what is still buffered for a closed pipe to nowhere, so that exiting says nothing."""
+    """Sends what is buffered for a closed pipe or terminal to nowhere, so that exiting is quiet."""
     if sys.stdout is not None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

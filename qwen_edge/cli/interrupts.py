@@ -1,4 +1,9 @@
-"""Ctrl-C: the first stops the answer in an orderly way, the second at once."""
+"""Signals: Ctrl-C stops an answer, a closed terminal or a request to end stops the program.
+
+The first Ctrl-C stops in an orderly way, the second at once. SIGHUP (the terminal was closed, by
+swiping Termux away say) and SIGTERM become an exception, so that whatever is open is closed, saved
+or removed on the way out, and nothing is said.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,51 @@ import signal
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 
+_ENDING = (signal.SIGHUP, signal.SIGTERM)
+
+
+class Terminated(SystemExit):
+    """The program is to end, with the exit code that a shell gives a program killed likewise.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+def closed_terminal() -> Terminated:
+    """The exception for a terminal that can be written to no more; its signal may follow."""
+    _heed_no_more()
+    return Terminated(signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def ending_tidily() -> Iterator[None]:
+    """Turns SIGHUP and SIGTERM into ``Terminated`` inside; what was ignored (nohup) stays so.
+
+    Does nothing outside the main thread, where signals cannot be had.
+    """
+    try:
+        before = _handle(_end)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    except Terminated:
+        # A second signal must not turn the end into another one.
+        raise
+    except BaseException:
+        _restore(before)
+        raise
+    else:
+        _restore(before)
+
 
 class StopRequest:
-    """Notes Ctrl-C while it is entered, for the code inside to look at between tokens.
+    """Notes signals while it is entered, for the code inside to look at between tokens.
 
     An exception out of the blue could strike between a computation and its bookkeeping; a noted
     request never does. Only a second Ctrl-C raises KeyboardInterrupt wherever the program is.
@@ -17,14 +64,12 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: object = None
+        self._ending = 0
+        self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
         self.requested = False
-        self._before = signal.getsignal(signal.SIGINT)
-        # Ignored from the start means started in the background: Ctrl-C is meant for others.
-        if self._before is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._note)
+        self._before = _handle(self._note, (signal.SIGINT, *_ENDING))
         return self
 
     def __exit__(
@@ -33,25 +78,71 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
+        _restore(self._before)
+        if self._ending:
+            _heed_no_more()
+            if not isinstance(error, Terminated):
+                raise Terminated(self._ending)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
+        """Raises what the signal calls for: KeyboardInterrupt for Ctrl-C, or ``Terminated``."""
+        if self._ending:
+            raise Terminated(self._ending)
         if self.requested:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if number != signal.SIGINT:
+            self._ending = number
+        elif self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        else:
+            self.requested = True
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Lets a short piece of work, saving say, finish whatever is pressed meanwhile."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Lets a short piece of work, saving say, finish whatever is pressed meanwhile.
+
+    A signal that ends the program does so afterwards.
+    """
+    ending: list[int] = []
+    pressed = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = _handle(lambda number, frame: ending.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, pressed)
+        _restore(before)
+        if ending:
+            signal.raise_signal(ending[0])
+
+
+def _handle(handler: object, numbers: tuple[int, ...] = _ENDING) -> dict[int, object]:
+    """Handles signals, those that are ignored left out; returns how they were handled before.
+
+    Ignored from the start means started in the background, where Ctrl-C is meant for others, or
+    with nohup.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, handler)  # type: ignore[arg-type]
+    return heard  # type: ignore[return-value]
+
+
+def _restore(before: dict[int, object]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    _heed_no_more()
+    raise Terminated(number)
+
+
+def _heed_no_more() -> None:
+    """A terminal that closes signals twice, once from the shell and once from the system."""
+    # Not SIG_IGN, which the programs started on the way out would inherit.
+    with contextlib.suppress(ValueError):
+        _handle(lambda number, frame: None)

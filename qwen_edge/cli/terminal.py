@@ -6,12 +6,16 @@ file or a server, so it never reaches a terminal with its control characters ali
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from qwen_edge.cli.interrupts import closed_terminal
 from qwen_edge.cli.language import localized, translate
 from qwen_edge.cli.text_cells import cell_width, fitted, neutralized, padded, wrapped
 from qwen_edge.errors import QwenEdgeError
@@ -73,6 +77,7 @@ def out(text: str, end: str = "\n", style: str = "") -> None:
 
     Raises:
         BrokenPipeError: the reader is gone; the program then ends quietly.
+        Terminated: the terminal is gone; likewise.
         QwenEdgeError: writing failed, because the disk is full say.
     """
     if sys.stdout is None:
@@ -85,9 +90,18 @@ def out(text: str, end: str = "\n", style: str = "") -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if _is_hung_up(error, sys.stdout):
+            raise closed_terminal() from None
         raise QwenEdgeError(
             "Writing to standard output failed: {reason}.", reason=error.strerror or error
         ) from error
+
+
+def _is_hung_up(error: OSError, stream: TextIO) -> bool:
+    """Whether writing failed because the terminal was closed, which isatty cannot tell any more."""
+    with contextlib.suppress(OSError, ValueError):
+        return error.errno == errno.EIO and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    return False
 
 
 def err(text: str, end: str = "\n", style: str = "") -> None:

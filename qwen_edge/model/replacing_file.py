@@ -100,7 +100,7 @@ class ReplacingFile(Closing):
                 )
             except FileExistsError:
                 continue
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 # It may be there, with nobody to know of it.
                 path.unlink(missing_ok=True)
                 raise

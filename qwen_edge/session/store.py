@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,28 +56,28 @@ def save(path: Path, model: str, system: str, messages: Sequence[Message]) -> No
     """
     import json
 
+    from qwen_edge.model.replacing_file import ReplacingFile, remove_all_leftovers
+
     content = {
         "version": VERSION,
         "model": model,
         "system": system,
         "messages": [message._asdict() for message in messages],
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Half a character, which a model may end with, is no reason to lose the rest.
+    data = json.dumps(content, ensure_ascii=False, indent=1).encode(errors="replace")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        # What a killed program left half written, of whichever conversation.
+        remove_all_leftovers(path.parent)
+        with ReplacingFile(path, len(data), mode=0o600) as file:
+            file.write(data, 0)
+            file.commit(verify=lambda written: None)
+    except (OSError, QwenEdgeError) as error:
         raise QwenEdgeError(
             "The conversation could not be saved to {path}: {reason}.",
             path=path,
-            reason=error.strerror or error,
+            reason=getattr(error, "strerror", None) or str(error).rstrip("."),
         ) from error
 
 

@@ -101,13 +101,17 @@ class Terminal:
         """Types."""
         os.write(self._master, text.encode())
 
-    def press_ctrl_c(self) -> None:
-        """Presses Ctrl-C as fast as people do.
+    def rest(self) -> None:
+        """Lets readline come to rest, as people do.
 
-        Between showing its prompt and waiting for a key, readline would see it with the next key
+        Between showing something and waiting for a key, it would heed a signal with the next line
         only.
         """
         time.sleep(0.3)
+
+    def press_ctrl_c(self) -> None:
+        """Presses Ctrl-C as fast as people do."""
+        self.rest()
         self.send("\x03")
 
     def wait_for(self, text: str, timeout: float = 30) -> str:
@@ -132,6 +136,20 @@ class Terminal:
             pass
         return self._process.wait(max(end - time.monotonic(), 0.1))
 
+    @property
+    def pid(self) -> int:
+        """Of what was started at the terminal."""
+        return self._process.pid
+
+    def hang_up(self) -> None:
+        """Takes the terminal away, as closing the app does."""
+        os.close(self._master)
+        self._master = -1
+
+    def wait(self, timeout: float = 30) -> int:
+        """The exit code, or the number of the signal below 0, without reading any more."""
+        return self._process.wait(timeout)
+
     def kill(self) -> None:
         """Ends the program without a chance to say goodbye."""
         self._process.kill()
@@ -142,7 +160,8 @@ class Terminal:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        os.close(self._master)
+        if self._master >= 0:
+            self.hang_up()
 
     def _read(self, timeout: float) -> bool:
         if not select.select([self._master], [], [], timeout)[0]:
@@ -157,6 +176,20 @@ class Terminal:
         text = self._written.decode("utf-8", "ignore").replace("\r\n", "\n")
         self.screen = re.sub(r"\x1b\[\?2004[hl]\r?", "", text)
         return bool(data)
+
+
+def processes_of(home: Path) -> list[int]:
+    """All processes that were started for a user's files below ``home``, wherever they belong.
+
+    A process may leave its group and its session, but not the environment it was started with.
+    """
+    mark = f"QWEN_EDGE_HOME={home}".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 @contextlib.contextmanager

@@ -162,7 +162,12 @@ def test_missing_and_damaged_checkpoints(tmp_path: Path, checkpoint: Path) -> No
     assert not target.exists()
 
 
-def test_interrupt_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_broken_off_it_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     from dataclasses import replace
 
     large = write_checkpoint(tmp_path / "large", replace(TINY, hidden_size=256, layers=1))
@@ -181,9 +186,9 @@ def test_interrupt_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     while not list(folder.glob(".*")) and time.monotonic() < deadline:
         time.sleep(0.002)
     assert process.poll() is None, "the conversion ended before it could be interrupted"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert output == ""
     assert "Traceback" not in errors
     assert target.read_bytes() == b"old"

@@ -100,6 +100,12 @@ def test_a_process_killed_while_saving_leaves_a_whole_file(home: dict[str, str])
             time.sleep(pause)
             process.kill()
         assert len(load(path).messages) in (2, 400)
+    # What a killed process may have left is gone with the next turn of any conversation.
+    litter = path.with_name(f".{path.name}.0123abcd.partial")
+    litter.write_text("{")
+    other = path.with_name("other.json")
+    save(other, "demo", "", TURN)
+    assert sorted(path.parent.iterdir()) == sorted([path, other])
 
 
 @pytest.mark.parametrize(

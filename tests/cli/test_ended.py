@@ -1,0 +1,169 @@
+"""The program ended from outside: its terminal closed, asked to end, or killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import (
+    ENDLESS,
+    EXACT,
+    PROGRAM,
+    SLOWLY,
+    Terminal,
+    environment,
+    processes_of,
+    run,
+    terminal,
+)
+from tests.cli.test_chat import CTRL_D, DEMO, PROMPT, begin, questions, saved
+
+CLOSED = "closed terminal"
+# How it is ended, and the exit code as a shell tells it.
+ENDS = {CLOSED: 129, "SIGHUP": 129, "SIGTERM": 143, "SIGKILL": 137}
+# As in an app: closing the terminal ends the shell, and the system tells what runs in it.
+SHELL = ("sh", "-c", 'trap : INT; "$@"; exit $?', "sh", *PROGRAM)
+ALONE = pytest.mark.parametrize("program", [PROGRAM, SHELL], ids=["alone", "in a shell"])
+
+
+def end_it(home: Path, screen: Terminal, end: str) -> int:
+    """Ends the program at a terminal; returns its exit code."""
+    if end == CLOSED:
+        screen.hang_up()
+    else:
+        programs = set(processes_of(home))
+        (program,) = programs - {screen.pid} or programs
+        os.kill(program, getattr(signal, end))
+    code = screen.wait()
+    return code if code >= 0 else 128 - code
+
+
+def assert_nothing_is_left(home: Path) -> None:
+    end = time.monotonic() + 10
+    while processes_of(home) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not processes_of(home)
+    names = {path.name for path in home.rglob("*") if path.is_file()}
+    assert all(name == "history" or name.endswith(".json") for name in names), names
+
+
+def begin_answer(screen: Terminal, question: str) -> None:
+    screen.send(question + "\r")
+    # The echo of the line, then the first words of the answer.
+    screen.wait_for("\n")
+    screen.wait_for(" ")
+
+
+@ALONE
+@pytest.mark.parametrize("end", ENDS)
+def test_a_chat_in_mid_answer(home: Path, end: str, program: tuple[str, ...]) -> None:
+    with terminal(home, "chat", *DEMO, *ENDLESS, program=program, **SLOWLY) as screen:
+        begin(screen)
+        begin_answer(screen, "One.")
+        screen.press_ctrl_c()
+        screen.wait_for("Stopped.")
+        screen.wait_for(PROMPT)
+        begin_answer(screen, "Two.")
+        assert end_it(home, screen, end) == ENDS[end]
+        assert_nothing_is_left(home)
+    assert "Traceback" not in screen.screen
+    (conversation,) = saved(home)
+    # What was answered so far is kept wherever that is possible.
+    kept = ["One."] if end == "SIGKILL" else ["One.", "Two."]
+    assert questions(conversation) == kept
+    assert all(message["content"] for message in conversation["messages"])
+    assert (home / "history").read_text().splitlines() == ["One."]
+    done = run(home, "chat", *DEMO, *EXACT, "--resume", stdin=b"Three.\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert questions(saved(home)[0]) == [*kept, "Three."]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_chat_that_waits_for_a_question(home: Path, end: str) -> None:
+    with terminal(home, "chat", *DEMO, *EXACT) as screen:
+        begin(screen)
+        screen.send("Hello!\r")
+        screen.wait_for("\n" + PROMPT)
+        screen.send("half a li")
+        screen.wait_for("half a li")
+        screen.rest()
+        code = end_it(home, screen, end)
+        # A terminal that is gone may also look like the end of input.
+        assert code in ((0, 129) if end == CLOSED else (ENDS[end],))
+        assert_nothing_is_left(home)
+    assert questions(saved(home)[0]) == ["Hello!"]
+    assert (home / "history").read_text() == "Hello!\n"
+
+
+@ALONE
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_in_mid_answer(home: Path, end: str, program: tuple[str, ...]) -> None:
+    with terminal(home, "run", *DEMO, *ENDLESS, "Go on.", program=program, **SLOWLY) as screen:
+        screen.wait_for(" ")
+        assert end_it(home, screen, end) == ENDS[end]
+        assert_nothing_is_left(home)
+    assert "Traceback" not in screen.screen
+    assert "error" not in screen.screen
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_run_over_pipes_ends_what_it_has_begun(home: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "run", *DEMO, *ENDLESS, "Go on."],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home, **SLOWLY),
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        # Terminals that close send it twice.
+        process.send_signal(number)
+        process.send_signal(number)
+        rest, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert said == b""
+    assert (first + rest).endswith(b"\n")
+
+
+def test_what_shall_go_on_without_its_terminal_does(home: Path) -> None:
+    # nohup has the program ignore the signal.
+    program = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *PROGRAM)
+    with subprocess.Popen(
+        [*program, "chat", *DEMO, *EXACT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"Hello!\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGHUP)
+        _, said = process.communicate(b"And then?\n", timeout=30)
+    assert (process.returncode, said) == (0, b"")
+    assert questions(saved(home)[0]) == ["Hello!", "And then?"]
+
+
+def test_a_question_goes_on_after_a_closed_terminal(home: Path) -> None:
+    with terminal(home, "chat", *DEMO, *ENDLESS, **SLOWLY) as screen:
+        begin(screen)
+        begin_answer(screen, "One.")
+        screen.hang_up()
+        assert screen.wait() == ENDS[CLOSED]
+    with terminal(home, "chat", *DEMO, *EXACT, "--resume") as screen:
+        screen.wait_for("1 turns so far")
+        screen.wait_for(PROMPT)
+        screen.send("Two.\r")
+        screen.wait_for("\n" + PROMPT)
+        screen.send(CTRL_D)
+        assert screen.finish() == 0
+    (conversation,) = saved(home)
+    assert questions(conversation) == ["One.", "Two."]
