@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from qwen_edge.cli.awake import release_left_behind
 from qwen_edge.cli.commands import COMMANDS, PROGRAM, command_module
 from qwen_edge.errors import MemoryLimitError, QwenEdgeError, UsageError
 
@@ -52,6 +53,9 @@ def _exit_code(argv: Sequence[str]) -> int:
 def _dispatch(argv: list[str]) -> int:
     if argv == ["--version"]:
         return _print_version()
+    # ``doctor`` tells of it first.
+    if argv[:1] != ["doctor"]:
+        release_left_behind()
     if "_QWEN_EDGE_COMPLETE" not in os.environ and argv and argv[0] in COMMANDS:
         module = command_module(argv[0])
         if hasattr(module, "OPTIONS"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from qwen_edge.cli.awake import staying_awake
 from qwen_edge.cli.bench_values import part_name
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.model_options import ENGINE_OPTIONS, flags_of
@@ -70,7 +71,7 @@ def main(values: Values) -> int:
         return _compare(words, as_markdown=values.switch("markdown"))
     _check_all(values)
     plot = _plot_path(values)
-    with StopRequest() as stop:
+    with staying_awake(), StopRequest() as stop:
         report = _measured(values, stop)
         if not report.measures:
             raise _nothing(report)

@@ -15,6 +15,7 @@ from qwen_edge.cli.answer_view import (
     stoppable,
     tell_of_prompt_file,
 )
+from qwen_edge.cli.awake import Working, awake
 from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
@@ -27,7 +28,8 @@ from qwen_edge.errors import MemoryLimitError, QwenEdgeError
 from qwen_edge.host.paths import data_folder
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.conversation import Conversation
-from qwen_edge.session.loaded import LoadedModel, load_model
+from qwen_edge.session.loaded import LoadedModel
+from qwen_edge.session.plan import make_plan
 from qwen_edge.session.store import SavedConversation, last_conversation, new_path, save
 
 OPTIONS = (
@@ -62,12 +64,17 @@ def main(values: Values) -> int:
     """Talks until the user leaves; returns the exit code."""
     saved = last_conversation() if values.switch("resume") else None
     file = prompt_file(values)
-    flags, view = flags_of(values), SetupView()
-    with load_model(flags, prompt_file=file, keep_all=True, watcher=view) as loaded:
+    plan = make_plan(flags_of(values))
+    with (
+        awake(plan.settings.get("wake-lock")) as working,
+        LoadedModel(plan, file, keep_all=True, watcher=SetupView()) as loaded,
+    ):
         introduce(loaded.plan)
         if values.switch("resume") and saved is None:
             note("There is no saved conversation; this is a new one.")
-        chat = Chat(loaded, values.text("system"), saved, show_stats=values.switch("stats"))
+        chat = Chat(
+            loaded, values.text("system"), saved, working, show_stats=values.switch("stats")
+        )
         code = chat.talk()
     tell_of_prompt_file(loaded)
     return code
@@ -80,6 +87,7 @@ class Chat:
         loaded: the model.
         system: how it should behave; None takes it from the saved conversation.
         saved: a conversation to go on with.
+        working: makes the context manager of each answer.
         show_stats: whether each answer is followed by its statistics.
     """
 
@@ -88,10 +96,12 @@ class Chat:
         loaded: LoadedModel,
         system: str | None,
         saved: SavedConversation | None,
+        working: Working,
         *,
         show_stats: bool,
     ) -> None:
         self._loaded = loaded
+        self._working = working
         self._input = LineInput(data_folder() / "history")
         self._stop = StopRequest()
         self._model = stoppable(loaded.chat, self._stop)
@@ -158,7 +168,7 @@ class Chat:
     def _turn(self, question: str) -> bool:
         """Answers one message; returns whether Ctrl-C stopped the answer."""
         progress, view = PrefillProgress(), AnswerView(thoughts=True)
-        with self._stop:
+        with self._working(), self._stop:
             try:
                 answer, dropped = self._conversation.ask(question, self._options, progress)
             except MemoryLimitError:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qwen_edge.cli.awake import staying_awake
 from qwen_edge.cli.convert_options import (
     USUAL_GROUP,
     Bits,
@@ -117,7 +118,8 @@ def convert_command(
         others = (output, name, to, dtype, lora, lora_scale)
         if making != Making() or any(other is not None for other in others):
             raise UsageError("--aot takes no other option than --kv.")
-        _compile(source, kv)
+        with staying_awake():
+            _compile(source, kv)
         return
     if kv is not None:
         raise UsageError("--kv goes with --aot.")
@@ -125,7 +127,8 @@ def convert_command(
     if to is not None:
         if bits is not None or name is not None or lora:
             raise UsageError("--to takes neither --bits nor --name nor --lora.")
-        _export(source, to, output, dtype, threads)
+        with staying_awake():
+            _export(source, to, output, dtype, threads)
         return
     if dtype is not None:
         raise UsageError("--dtype goes with --to.")
@@ -141,7 +144,8 @@ def convert_command(
     else:
         target = default_output(path, title, bits)
     check_target(target)
-    report_conversion(run_conversion(path, target, title, making, adapters=adapters))
+    with staying_awake():
+        report_conversion(run_conversion(path, target, title, making, adapters=adapters))
 
 
 def _compile(source: str, kv: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from qwen_edge import __version__
+from qwen_edge.cli.awake import release_left_behind
 from qwen_edge.cli.language import localized, translate
 from qwen_edge.cli.report import explained_rows, finding, heading, named_values, paragraph
 from qwen_edge.cli.terminal import note, out
@@ -17,6 +18,7 @@ from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.processor import Cluster
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.diagnosis import SHORT_RUN, Diagnosis, Finding, diagnose
+from qwen_edge.session.termux_facts import TermuxFacts
 from qwen_edge.session.torch_facts import TorchFacts
 
 ISA_VARIABLE = "QWEN_EDGE_ISA"
@@ -61,6 +63,7 @@ def doctor_command(
         _clear_cache()
         return
     result = diagnose({"model": model})
+    release_left_behind()
     if with_torch:
         _try_torch(result)
     if report is not None:
@@ -164,7 +167,27 @@ def _program_rows(result: Diagnosis) -> list[tuple[str, str]]:
         ("Compiler", result.compiler or none),
         *_torch_rows(result.torch),
     ]
-    return [*rows, *_model_rows(result), _prompts_row(result)]
+    return [*rows, *_termux_rows(result.termux), *_model_rows(result), _prompts_row(result)]
+
+
+def _termux_rows(facts: TermuxFacts | None) -> list[tuple[str, str]]:
+    if facts is None:
+        return []
+    api = {
+        "absent": _say("not installed (`pkg install termux-api`, and its app)"),
+        "done": _say("answers"),
+        "hangs": _say("does not answer"),
+    }.get(facts.api, _say("fails"))
+    lock = _say("not held")
+    if facts.wake_lock.holders:
+        numbers = ", ".join(map(str, facts.wake_lock.holders))
+        lock = _say("held by process {numbers}", numbers=numbers)
+    elif facts.wake_lock.left_behind:
+        lock = _say("left behind by a program that was killed; it is released now")
+    return [
+        ("Termux:API", "; ".join([api, *map(translate, facts.abilities)])),
+        ("Wake lock", lock),
+    ]
 
 
 def _torch_rows(facts: TorchFacts | None) -> list[tuple[str, str]]:
@@ -310,6 +333,8 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
             "path": result.prompts_folder,
             **(result.prompts._asdict() if result.prompts else {}),
         },
+        "termux": result.termux
+        and {**result.termux._asdict(), "wake_lock": result.termux.wake_lock._asdict()},
         "assumed_model": result.assumed,
         "configuration": vars(runtime) if runtime else None,
         "settings": [line._asdict() for line in result.settings],

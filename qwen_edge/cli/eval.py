@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from qwen_edge.cli.answer_view import introduce
+from qwen_edge.cli.awake import staying_awake
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.language import translate
 from qwen_edge.cli.model_options import ENGINE_OPTIONS, MODEL_OPTIONS, flags_of
@@ -98,7 +99,11 @@ OPTIONS = (
 def main(values: Values) -> int:
     """Evaluates; returns the exit code."""
     _check_together(values)
-    with StopRequest() as stop, Progress("Evaluating", None, str, 0.0) as bar:
+    with (
+        staying_awake(),
+        StopRequest() as stop,
+        Progress("Evaluating", None, str, 0.0) as bar,
+    ):
         watcher = _Watcher(bar, stop)
         run = (
             _choice_run(values, watcher) if _asks_questions(values) else _text_run(values, watcher)

@@ -4,6 +4,27 @@ from __future__ import annotations
 
 FINDINGS = {
     "note": "提示",
+    "Termux:API does not answer.": "Termux:API 没有响应。",
+    "Install the app Termux:API from where Termux itself came from, and open it once.": (
+        "请从 Termux 的同一来源安装 Termux:API 应用，并打开一次。"
+    ),
+    "Wake lock": "唤醒锁",
+    "Termux:API": "Termux:API",
+    "not installed (`pkg install termux-api`, and its app)": (
+        "未安装（`pkg install termux-api`，以及同名应用）"
+    ),
+    "answers": "有响应",
+    "does not answer": "没有响应",
+    "fails": "出错",
+    "not held": "未持有",
+    "held by process {numbers}": "由进程 {numbers} 持有",
+    "left behind by a program that was killed; it is released now": (
+        "由被杀死的程序留下；现已释放"
+    ),
+    "speaking": "朗读",
+    "listening": "听写",
+    "clipboard": "剪贴板",
+    "notifications": "通知",
     "warning": "警告",
     "error": "错误",
     "flag": "命令行选项",

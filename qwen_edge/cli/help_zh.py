@@ -84,6 +84,7 @@ HELP = {
     "The most memory the program may take.": "程序最多可用的内存。",
     "Available memory that is left alone.": "可用内存中保留不用的部分。",
     "Disk space for computed system prompts.": "保存已计算的系统提示所用的磁盘空间。",
+    "Keep a phone awake while it works (Termux).": "工作时让手机保持唤醒（Termux）。",
     "a size such as 256MB, or off": "大小（如 256MB），或 off",
     "Keep the computed prompt in FILE, and take from there what the next prompt begins with.": (
         "把计算好的提示词存入 FILE，下次从中取出与新提示词相同的开头部分。"

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.engine.interface import KV_TYPES
-from qwen_edge.session.setting_table import COMPILE_MODES, ENGINES, LOOKUP_MODES, SETTINGS, WEIGHTS
+from qwen_edge.session.setting_table import (
+    COMPILE_MODES,
+    ENGINES,
+    LOOKUP_MODES,
+    SETTINGS,
+    WAKE_LOCK_MODES,
+    WEIGHTS,
+)
 
 # Setting -> short flags and what its value is called.
 _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -34,6 +41,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "memory-cap": ((), "SIZE"),
     "reserve": ((), "SIZE"),
     "prompt-cache-size": ((), "SIZE"),
+    "wake-lock": ((), "MODE"),
 }
 
 
@@ -59,6 +67,7 @@ _COMPLETIONS = {
     "weights": _choices(*WEIGHTS),
     "kv": _choices(*KV_TYPES),
     "lookup": _choices(*LOOKUP_MODES),
+    "wake-lock": _choices(*WAKE_LOCK_MODES),
 }
 
 

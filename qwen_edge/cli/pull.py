@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from qwen_edge.cli.awake import staying_awake
 from qwen_edge.cli.convert_options import (
     USUAL_GROUP,
     Bits,
@@ -124,7 +125,8 @@ def pull_command(
     request = _Request(wanted, output, name, making, keep_source, force)
     if found := request.made_before():
         _say_there(found)
-    else:
+        return
+    with staying_awake():
         _pull(request, Patience(timeout=timeout), dry_run)
 
 

@@ -15,6 +15,7 @@ from qwen_edge.cli.answer_view import (
     stoppable,
     tell_of_prompt_file,
 )
+from qwen_edge.cli.awake import awake
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.options import Option, Values
@@ -61,7 +62,11 @@ def main(values: Values) -> int:
         )
     start = time.perf_counter()
     plan = make_plan(flags_of(values))
-    with LoadedModel(plan, prompt_file(values), watcher=SetupView()) as loaded:
+    with (
+        awake(plan.settings.get("wake-lock")) as working,
+        working(),
+        LoadedModel(plan, prompt_file(values), watcher=SetupView()) as loaded,
+    ):
         load_seconds = time.perf_counter() - start
         introduce(plan)
         if values.switch("explain"):

@@ -57,3 +57,8 @@ def engine_speeds_file(environ: Mapping[str, str] | None = None) -> Path:
 def data_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of conversations and other things to keep; it need not exist."""
     return _folder(environ, "XDG_DATA_HOME", ".local/share")
+
+
+def wake_lock_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder in which processes mark that they hold the wake lock; it need not exist."""
+    return data_folder(environ) / "wake-lock"

@@ -83,6 +83,7 @@ def bug_report(
         "models_storage": result.device.storage._asdict(),
         "model": _model(result),
         "computed_prompts": result.prompts._asdict() if result.prompts else None,
+        "termux": _termux(result),
         "configuration": vars(runtime) if runtime else None,
         "settings": [_setting(line) for line in result.settings],
         "variables": sorted(name for name in environ if name in _our_variables()),
@@ -187,6 +188,18 @@ def _model(result: Diagnosis) -> dict[str, object] | None:
         "shape": vars(facts.config) if facts else None,
         "storage": result.model.storage._asdict(),
         "engine": result.model.choice.name,
+    }
+
+
+def _termux(result: Diagnosis) -> dict[str, object] | None:
+    facts = result.termux
+    if facts is None:
+        return None
+    return {
+        "api": facts.api,
+        "abilities": facts.abilities,
+        "wake_lock_holders": len(facts.wake_lock.holders),
+        "wake_locks_left_behind": facts.wake_lock.left_behind,
     }
 
 

@@ -32,6 +32,7 @@ from qwen_edge.session.reason import Reason
 from qwen_edge.session.reasons import reasons
 from qwen_edge.session.select import RuntimeConfig, allowed_bytes, tier_of
 from qwen_edge.session.settings import Explained, Settings, unknown_variables
+from qwen_edge.session.termux_facts import TermuxFacts, termux_facts
 from qwen_edge.session.torch_facts import TorchFacts, torch_facts
 
 # Python packages that pip installed beside this one.
@@ -95,6 +96,7 @@ class Diagnosis:
         prompts: system prompts that were kept computed.
         prompts_folder: where they are.
         recommended: the model this much RAM is made for.
+        termux: what there is of Termux; None elsewhere.
         findings: what is amiss.
     """
 
@@ -113,6 +115,7 @@ class Diagnosis:
     prompts: Usage | None = None
     prompts_folder: Path = Path()
     recommended: str = ""
+    termux: TermuxFacts | None = None
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -134,6 +137,7 @@ def diagnose(
     _configure(result, settings)
     store = PromptStore(0, environ)
     result.prompts, result.prompts_folder = store.usage(), store.folder
+    result.termux = _termux(environ, place, result.findings)
     _look_around(result, environ, place)
     return result
 
@@ -266,6 +270,21 @@ def _model(
             )
         )
     return Model(found, facts, storage, choice)
+
+
+def _termux(
+    environ: Mapping[str, str], place: Place, findings: list[Finding]
+) -> TermuxFacts | None:
+    facts = termux_facts(environ, place)
+    if facts is not None and facts.api == "hangs":
+        findings.append(
+            Finding(
+                "note",
+                "Termux:API does not answer.",
+                "Install the app Termux:API from where Termux itself came from, and open it once.",
+            )
+        )
+    return facts
 
 
 def _configure(result: Diagnosis, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from qwen_edge.session.memory import parse_cap
 
 LOOKUP_MODES = ("auto", "off")
 ENGINES = ("native", "torch", "transformers", "auto")
+WAKE_LOCK_MODES = ("auto", "off")
 COMPILE_MODES = ("auto", "on", "off", "aot")
 WEIGHTS = ("bf16", "f32", "nf4", "fp4", "int8")
 PREFIX = "QWEN_EDGE_"
@@ -236,6 +237,12 @@ _ALL = (
         "a size such as 256MB, or off",
         "Disk space for computed system prompts.",
     ),
+    Setting(
+        "wake-lock",
+        _choice(*WAKE_LOCK_MODES),
+        ", ".join(WAKE_LOCK_MODES),
+        "Keep a phone awake while it works (Termux).",
+    ),
 )
 SETTINGS: Mapping[str, Setting] = {setting.key: setting for setting in _ALL}
 # What holds where neither the user nor the device decides.
@@ -252,6 +259,7 @@ FIXED_DEFAULTS: Mapping[str, object] = {
     "lora-scale": 1.0,
     "memory-cap": "auto",
     "prompt-cache-size": 256 << 20,
+    "wake-lock": "auto",
 }
 
 

@@ -46,6 +46,7 @@ EXAMPLES = {
     "memory-cap": ("off", "0", "much"),
     "reserve": ("0", "-5", "1QB"),
     "prompt-cache-size": ("off", "-1", "much"),
+    "wake-lock": ("off", "on", "always"),
 }
 
 
