@@ -297,12 +297,18 @@ def _show_configuration(result: Diagnosis) -> None:
                     allowed=_size(result.allowed),
                 ),
             ),
-            ("Recommended", _say("{model} for this much RAM", model=result.recommended)),
+            ("Recommended", _recommended(result.recommended)),
         ]
     )
     out("")
     for reason in result.why:
         paragraph(localized(reason.sentence, reason.values), 2, "-")
+
+
+def _recommended(model: str | None) -> str:
+    if model is None:
+        return translate("the demo; too little memory is available for a larger model")
+    return _say("{model}, which has room in what is available", model=model)
 
 
 def as_table(result: Diagnosis) -> dict[str, Any]:

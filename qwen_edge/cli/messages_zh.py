@@ -573,7 +573,10 @@ _DOCTOR = {
     "{short} with {tokens} tokens in use, {full} with a full context; {allowed} may be taken": (
         "使用 {tokens} 个词元时 {short}，上下文用满时 {full}；最多可用 {allowed}"
     ),
-    "{model} for this much RAM": "这样大的内存适合 {model}",
+    "{model}, which has room in what is available": "{model}，可用内存放得下",
+    "the demo; too little memory is available for a larger model": (
+        "演示模型；可用内存放不下更大的模型"
+    ),
 }
 
 MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | CONVERT | EVAL | PULL | HELP

@@ -29,7 +29,7 @@ from qwen_edge.cli.convert_options import (
     stored_name,
 )
 from qwen_edge.cli.download_view import DownloadView
-from qwen_edge.cli.terminal import note, out, table
+from qwen_edge.cli.terminal import note, out, table, warn
 from qwen_edge.errors import UsageError
 from qwen_edge.host.retry import Patience
 from qwen_edge.host.sizes import format_size
@@ -37,11 +37,13 @@ from qwen_edge.host.storage import free_bytes
 from qwen_edge.model.layout_choice import DEFAULT_BITS
 from qwen_edge.quant.methods import BEST_CODEBOOK
 from qwen_edge.session.models import SHORT_NAMES, store_path
+from qwen_edge.session.profile import read_profile
 from qwen_edge.session.pull_files import GGUF, READY
 from qwen_edge.session.pull_folder import DownloadFolder
 from qwen_edge.session.pull_names import SOURCES, URL, Wanted, parse_wanted
 from qwen_edge.session.pull_offer import Offer, look
 from qwen_edge.session.pull_target import check_space, is_made_of, refuse_other, take_ready
+from qwen_edge.session.recommendation import expected_facts, recommended_model, refusal
 
 app = typer.Typer(
     help="Download a model and convert it.",
@@ -141,6 +143,7 @@ def _pull(request: _Request, patience: Patience, dry_run: bool) -> None:
     request.check_free(target, offer)
     folder = DownloadFolder(request.wanted, os.environ)
     made = offer.model_bytes(request.making.bits, request.making.group)
+    _warn_of_memory(offer, made)
     if dry_run:
         _say_plan(folder, offer, target, made)
         return
@@ -154,6 +157,20 @@ def _pull(request: _Request, patience: Patience, dry_run: bool) -> None:
             note("What was downloaded is kept in {folder}.", folder=folder.path)
         else:
             folder.remove(offer)
+
+
+def _warn_of_memory(offer: Offer, made: int) -> None:
+    """Says before gigabytes are here that the model would not run; it may be for another device."""
+    profile = read_profile()
+    config = offer.preview.config if offer.preview else None
+    facts = expected_facts(offer.title, config, made)
+    problem = refusal(profile, facts) if facts else None
+    if problem is None:
+        return
+    warn(problem.sentence, **problem.values)
+    best = recommended_model(profile)
+    if best is not None:
+        note("`qwen-edge pull {name}` gets a model that has room here.", name=best.lower())
 
 
 @dataclass(frozen=True)

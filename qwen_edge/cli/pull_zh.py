@@ -191,6 +191,9 @@ PULL = {
     "{missing} of {total} would be downloaded from {name}, to make {target} ({made}).": (
         "将从 {name} 下载 {missing}（共 {total}），制作 {target}（{made}）。"
     ),
+    "`qwen-edge pull {name}` gets a model that has room here.": (
+        "`qwen-edge pull {name}` 可下载此处放得下的模型。"
+    ),
     "Disk space needed: {needed}; free: {free}.": "需要磁盘空间 {needed}；剩余 {free}。",
     "{size}, as it was published.": "{size}，与发布的文件相同。",
     "What was downloaded is kept in {folder}.": "下载的文件保留在 {folder}。",

@@ -30,7 +30,8 @@ from qwen_edge.session.profile import DeviceProfile, read_profile
 from qwen_edge.session.prompt_store import PromptStore, Usage
 from qwen_edge.session.reason import Reason
 from qwen_edge.session.reasons import reasons
-from qwen_edge.session.select import RuntimeConfig, allowed_bytes, tier_of
+from qwen_edge.session.recommendation import recommended_model
+from qwen_edge.session.select import RuntimeConfig, allowed_bytes
 from qwen_edge.session.settings import Explained, Settings, unknown_variables
 from qwen_edge.session.termux_facts import TermuxFacts, termux_facts
 from qwen_edge.session.torch_facts import TorchFacts, torch_facts
@@ -95,7 +96,7 @@ class Diagnosis:
         short_peak: predicted peak with ``SHORT_RUN`` tokens in use.
         prompts: system prompts that were kept computed.
         prompts_folder: where they are.
-        recommended: the model this much RAM is made for.
+        recommended: the model worth downloading for it, or None.
         termux: what there is of Termux; None elsewhere.
         findings: what is amiss.
     """
@@ -114,7 +115,7 @@ class Diagnosis:
     short_peak: int | None = None
     prompts: Usage | None = None
     prompts_folder: Path = Path()
-    recommended: str = ""
+    recommended: str | None = None
     termux: TermuxFacts | None = None
     findings: list[Finding] = field(default_factory=list)
 
@@ -128,7 +129,7 @@ def diagnose(
     environ = os.environ if environ is None else environ
     place = place or Place()
     result = Diagnosis(read_device(place), read_profile(place))
-    result.recommended = tier_of(result.profile.total_ram).recommended
+    result.recommended = recommended_model(result.profile)
     result.kernels = _kernels(result.findings)
     result.compiler = _compiler(result.findings)
     result.torch = _torch(result.compiler, environ, place, result.findings)

@@ -100,7 +100,7 @@ class Tier(NamedTuple):
     Attributes:
         name: for people.
         gigabytes: RAM as it is marketed.
-        recommended: the model worth downloading for it.
+        largest: the largest model whose speed is bearable where so much RAM is usual.
         context: in tokens.
         kv_type: of the KV cache.
         thinking: whether its speed makes thinking bearable by default.
@@ -108,7 +108,7 @@ class Tier(NamedTuple):
 
     name: str
     gigabytes: int
-    recommended: str
+    largest: str
     context: int
     kv_type: str
     thinking: bool

@@ -240,6 +240,22 @@ def test_a_dry_run_downloads_nothing(hub: HubServer, tmp_path: Path) -> None:
     assert downloads(tmp_path) == []
 
 
+def test_a_model_that_has_no_room_is_told_of_before_the_download(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    told = "of memory, and it may take"
+    assert told not in pull(hub, tmp_path, REPO, "--dry-run").stderr
+    config = json.loads(hub.files["config.json"])
+    # Terabytes: more than any machine has that runs tests.
+    config |= {"hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 100}
+    hub.files["config.json"] = json.dumps(config).encode()
+    result = pull(hub, tmp_path, REPO, "--dry-run")
+    assert result.returncode == 0
+    assert "warning: Tiny-Qwen needs " in result.stderr
+    assert told in result.stderr
+    assert not hub.asked(WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -16,6 +16,7 @@ from qwen_edge.session.footprint import ModelFacts, facts_of
 from qwen_edge.session.known_models import KNOWN_MODELS
 from qwen_edge.session.models import resolve
 from qwen_edge.session.profile import DeviceProfile, read_profile, reserve_for
+from qwen_edge.session.recommendation import recommended_model
 from qwen_edge.session.select import RuntimeConfig, Wishes, allowed_bytes, select, tier_of
 from tests.host.recorded import Recorded, recorded, recorded_names
 
@@ -71,9 +72,9 @@ def _heading(version: Version) -> list[str]:
     device, profile = read_device(version.device.place), version.profile
     sold = f"{version.gigabytes} GB" if version.gigabytes else "RAM hidden"
     tier = tier_of(profile.total_ram)
-    threads = profile.big_cores, profile.cores
+    threads, best = (profile.big_cores, profile.cores), recommended_model(profile)
     return [
-        f"{version.device.name}, {sold} (tier {tier.name}, made for {tier.recommended})",
+        f"{version.device.name}, {sold} (tier {tier.name}, recommended: {best or 'the demo'})",
         f"  {device.kernels or 'kernels unknown'}; {_cores(device)}; "
         f"threads {threads[0]} to decode, {threads[1]} to prefill",
         f"  total {_mib(profile.total_ram)}, available {_mib(profile.available_ram)}, "
@@ -100,6 +101,8 @@ def table() -> str:
         "What every recorded device (tests/host/devices) gets for each model when nothing is set.",
         "Sizes are in MiB: cap = available - reserve; peak = predicted with a full context;",
         "left = cap - peak. The least is predicted with the shortest context and smallest cache.",
+        "Recommended is the largest model, none above what the RAM is made for, that has a useful",
+        "context (2,048 tokens, INT8 cache) in three quarters of what is available.",
         "RAM versions other than the recorded one are in proportion to it.",
     ]
     models = shapes()

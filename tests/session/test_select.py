@@ -11,6 +11,7 @@ from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.session.footprint import ModelFacts, predict_peak
 from qwen_edge.session.profile import DeviceProfile, reserve_for
 from qwen_edge.session.reasons import reasons
+from qwen_edge.session.recommendation import expected_facts, recommended_model, refusal
 from qwen_edge.session.select import (
     TIERS,
     Tier,
@@ -63,9 +64,40 @@ def test_golden_table(
     assert sampling == ((0.6, 0.95, 20, 0.0) if thinking else (0.7, 0.8, 20, 0.0))
 
 
-def test_recommended_models_grow_with_ram() -> None:
-    recommended = [tier_of(int(size * GIB)).recommended for size in (1, 2, 3, 4, 6, 8, 16)]
-    assert recommended == ["Qwen3-0.6B"] * 4 + ["Qwen3-1.7B"] + ["Qwen3-4B"] * 2
+@pytest.mark.parametrize(
+    ("total", "available", "model"),
+    [
+        (1.0, 0.3, None),
+        (1.0, 0.8, "Qwen3-0.6B"),
+        # Little RAM is slow, even where much of it is free.
+        (3.6, 3.2, "Qwen3-0.6B"),
+        (5.5, 2.0, "Qwen3-1.7B"),
+        (5.5, 1.0, "Qwen3-0.6B"),
+        # A phone sold with 8 GB has no room for 4B, and a computer has.
+        (7.3, 3.0, "Qwen3-1.7B"),
+        (7.3, 4.0, "Qwen3-4B"),
+        (7.3, 0.3, None),
+        (15.2, 1.2, "Qwen3-0.6B"),
+    ],
+)
+def test_recommended_is_what_has_room(total: float, available: float, model: str | None) -> None:
+    assert recommended_model(phone(total, available)) == model
+
+
+def test_a_model_that_is_not_here_yet_is_judged_by_its_shape_or_name() -> None:
+    present = phone(7.3, 2.0)
+    for facts in (
+        expected_facts("My-Tune", LARGE.config, LARGE.weight_bytes),
+        expected_facts("qwen3-4b-instruct-2507-q4_0", None, LARGE.weight_bytes),
+    ):
+        assert facts is not None
+        problem = refusal(present, facts)
+        assert problem is not None
+        assert problem.values["model"] == facts.name
+    small = expected_facts("My-Tune", SMALL.config, SMALL.weight_bytes)
+    assert small is not None
+    assert refusal(present, small) is None
+    assert expected_facts("Another", None, LARGE.weight_bytes) is None
 
 
 @pytest.mark.parametrize("tier", TIERS[1:], ids=lambda tier: tier.name)
