@@ -43,6 +43,12 @@ class MemoryLimitError(QwenEdgeError):
     exit_code = 4
 
 
+class DeviceLimitError(QwenEdgeError):
+    """The device is too hot, or its battery too empty, to go on."""
+
+    exit_code = 7
+
+
 class DamagedModelError(QwenEdgeError):
     """A model file is truncated, malformed or of an unsupported kind."""
 

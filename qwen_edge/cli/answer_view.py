@@ -6,11 +6,14 @@ import sys
 from dataclasses import replace
 
 from qwen_edge.cli.interrupts import StopRequest
+from qwen_edge.cli.language import localized
 from qwen_edge.cli.terminal import Progress, err, is_terminal, note, out, warn
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.session.answer import AnswerText, ChatModel, Event, ThinkingText
+from qwen_edge.session.governing import Governing
 from qwen_edge.session.loaded import LoadedModel
 from qwen_edge.session.plan import Plan
+from qwen_edge.session.reason import Reason
 
 # Seconds of reading a prompt before a progress bar appears.
 _PATIENCE = 0.5
@@ -43,6 +46,12 @@ class AnswerView:
             out(event.text, end="")
             self._line_open = not event.text.endswith("\n")
 
+    def interrupt(self) -> None:
+        """Ends the line on the terminal, so that something else may follow on it."""
+        open_line = self._line_open and is_terminal(sys.stdout)
+        if is_terminal(sys.stderr) and (self._thinking or open_line):
+            err("")
+
     def finish(self) -> None:
         """Ends the last line."""
         self._end_thoughts()
@@ -54,6 +63,26 @@ class AnswerView:
         if self._thinking:
             self._thinking = False
             err("\n" if is_terminal(sys.stderr) else "")
+
+
+class GovernorView:
+    """Tells what the governor does, a dim line each; give it to a model as ``tell``.
+
+    Attributes:
+        answer, progress: what is on the screen, if anything: it makes room first.
+    """
+
+    def __init__(self) -> None:
+        self.answer: AnswerView | None = None
+        self.progress: PrefillProgress | None = None
+
+    def __call__(self, step: Reason) -> None:
+        """Tells of a step."""
+        if self.answer is not None:
+            self.answer.interrupt()
+        if self.progress is not None:
+            self.progress.clear()
+        note(step.sentence, **step.values)
 
 
 class PrefillProgress:
@@ -80,9 +109,9 @@ class PrefillProgress:
 def stoppable(model: ChatModel, stop: StopRequest) -> ChatModel:
     """The model with answers that end when Ctrl-C is pressed."""
 
-    def poll() -> None:
+    def poll() -> float | None:
         stop.check()
-        model.poll()
+        return model.poll()
 
     return replace(model, poll=poll)
 
@@ -120,6 +149,8 @@ def show_stats(stats: GenerationStats, load_seconds: float | None = None) -> Non
         speed=stats.decode_tokens_per_second,
         reason=stats.finish_reason,
     )
+    if stats.paused_seconds:
+        note("paused for {seconds:.0f} s", seconds=stats.paused_seconds)
     if stats.drafted_tokens:
         note(
             "lookup: {accepted} of {drafted} drafted tokens accepted",
@@ -131,6 +162,16 @@ def show_stats(stats: GenerationStats, load_seconds: float | None = None) -> Non
     peak = own_memory().peak
     if peak is not None:
         note("peak memory: {size}", size=format_size(peak))
+
+
+def show_governor(governing: Governing | None) -> None:
+    """Writes what the governor did to standard error, if anything."""
+    for step in governing.steps if governing else ():
+        note("after {seconds:.0f} s: {step}", seconds=step.seconds, step=_said(step.reason))
+
+
+def _said(reason: Reason) -> str:
+    return localized(reason.sentence, dict(reason.values))
 
 
 def tell_of_prompt_file(loaded: LoadedModel) -> None:

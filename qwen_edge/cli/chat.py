@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from qwen_edge.cli.answer_view import (
     AnswerView,
+    GovernorView,
     PrefillProgress,
     explain_cut,
     introduce,
+    show_governor,
     show_stats,
     stoppable,
     tell_of_prompt_file,
@@ -24,7 +26,7 @@ from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import TWO_COLUMNS, err, is_terminal, note, show_error, warn, width
 from qwen_edge.cli.text_cells import wrapped
 from qwen_edge.engine.stats import GenerationStats
-from qwen_edge.errors import MemoryLimitError, QwenEdgeError
+from qwen_edge.errors import DeviceLimitError, MemoryLimitError, QwenEdgeError
 from qwen_edge.host.paths import data_folder
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.conversation import Conversation
@@ -64,16 +66,23 @@ def main(values: Values) -> int:
     """Talks until the user leaves; returns the exit code."""
     saved = last_conversation() if values.switch("resume") else None
     file = prompt_file(values)
-    plan = make_plan(flags_of(values))
+    plan, governor = make_plan(flags_of(values)), GovernorView()
     with (
         awake(plan.settings.get("wake-lock")) as working,
-        LoadedModel(plan, file, keep_all=True, watcher=SetupView()) as loaded,
+        LoadedModel(
+            plan, file, keep_all=True, watcher=SetupView(), tell=governor, turns=True
+        ) as loaded,
     ):
         introduce(loaded.plan)
         if values.switch("resume") and saved is None:
             note("There is no saved conversation; this is a new one.")
         chat = Chat(
-            loaded, values.text("system"), saved, working, show_stats=values.switch("stats")
+            loaded,
+            governor,
+            values.text("system"),
+            saved,
+            working,
+            show_stats=values.switch("stats"),
         )
         code = chat.talk()
     tell_of_prompt_file(loaded)
@@ -85,6 +94,7 @@ class Chat:
 
     Args:
         loaded: the model.
+        governor: tells what the model's governor does.
         system: how it should behave; None takes it from the saved conversation.
         saved: a conversation to go on with.
         working: makes the context manager of each answer.
@@ -94,6 +104,7 @@ class Chat:
     def __init__(
         self,
         loaded: LoadedModel,
+        governor: GovernorView,
         system: str | None,
         saved: SavedConversation | None,
         working: Working,
@@ -102,6 +113,7 @@ class Chat:
     ) -> None:
         self._loaded = loaded
         self._working = working
+        self._governor = governor
         self._input = LineInput(data_folder() / "history")
         self._stop = StopRequest()
         self._model = stoppable(loaded.chat, self._stop)
@@ -119,8 +131,8 @@ class Chat:
         """Takes turn after turn.
 
         Returns:
-            0, 130 after Ctrl-C twice, 4 when memory ran out; over pipes the code of the last turn
-            that failed.
+            0, 130 after Ctrl-C twice, 4 when memory ran out, 7 when the device could not go on;
+            over pipes the code of the last turn that failed.
         """
         self._greet()
         interrupts = 0
@@ -140,14 +152,14 @@ class Chat:
             if text.strip() and not self._run_command(text.strip()):
                 try:
                     interrupts = int(self._turn(text))
-                except MemoryLimitError as error:
-                    return self._out_of_memory(error)
+                except (MemoryLimitError, DeviceLimitError) as error:
+                    return self._at_its_limit(error)
             self._input.remember()
         if self._input.interactive and text is None:
             err("")
         return self._failure.exit_code if self._failure and not self._input.interactive else 0
 
-    def _out_of_memory(self, error: MemoryLimitError) -> int:
+    def _at_its_limit(self, error: QwenEdgeError) -> int:
         show_error(error)
         if self._conversation.messages:
             note("The conversation is saved; `qwen-edge chat --resume` goes on with it.")
@@ -168,10 +180,12 @@ class Chat:
     def _turn(self, question: str) -> bool:
         """Answers one message; returns whether Ctrl-C stopped the answer."""
         progress, view = PrefillProgress(), AnswerView(thoughts=True)
+        self._governor.answer, self._governor.progress = view, progress
         with self._working(), self._stop:
             try:
-                answer, dropped = self._conversation.ask(question, self._options, progress)
-            except MemoryLimitError:
+                options = self._loaded.governed(self._options)
+                answer, dropped = self._conversation.ask(question, options, progress)
+            except (MemoryLimitError, DeviceLimitError):
                 raise
             except QwenEdgeError as error:
                 self._failure = error
@@ -237,6 +251,7 @@ class Chat:
             note("A new conversation.")
         elif self._last is not None:
             show_stats(self._last)
+            show_governor(self._loaded.governing)
         else:
             note("There was no answer yet.")
         return True

@@ -6,6 +6,7 @@ from qwen_edge.cli.bench_zh import BENCH
 from qwen_edge.cli.convert_zh import CONVERT
 from qwen_edge.cli.eval_zh import EVAL
 from qwen_edge.cli.findings_zh import FINDINGS
+from qwen_edge.cli.governor_zh import GOVERNOR
 from qwen_edge.cli.help_zh import HELP
 from qwen_edge.cli.pull_zh import PULL
 
@@ -579,5 +580,5 @@ _DOCTOR = {
     ),
 }
 
-MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | CONVERT | EVAL | PULL | HELP
+MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | CONVERT | EVAL | GOVERNOR | PULL | HELP
 """English template -> Chinese template, with the same fields."""

@@ -10,6 +10,8 @@ from qwen_edge.engine.interface import KV_TYPES
 from qwen_edge.session.setting_table import (
     COMPILE_MODES,
     ENGINES,
+    FALLBACKS,
+    GOVERNOR_MODES,
     LOOKUP_MODES,
     SETTINGS,
     WAKE_LOCK_MODES,
@@ -40,6 +42,8 @@ _FORMS: dict[str, tuple[tuple[str, ...], str]] = {
     "lookup": ((), "MODE"),
     "memory-cap": ((), "SIZE"),
     "reserve": ((), "SIZE"),
+    "governor": ((), "MODE"),
+    "fallback": ((), "RULE"),
     "prompt-cache-size": ((), "SIZE"),
     "wake-lock": ((), "MODE"),
 }
@@ -68,6 +72,8 @@ _COMPLETIONS = {
     "kv": _choices(*KV_TYPES),
     "lookup": _choices(*LOOKUP_MODES),
     "wake-lock": _choices(*WAKE_LOCK_MODES),
+    "governor": _choices(*GOVERNOR_MODES),
+    "fallback": _choices(*FALLBACKS),
 }
 
 

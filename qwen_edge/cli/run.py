@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from qwen_edge.cli.answer_view import (
     AnswerView,
+    GovernorView,
     PrefillProgress,
     explain_cut,
     introduce,
+    show_governor,
     show_stats,
     stoppable,
     tell_of_prompt_file,
@@ -62,10 +64,11 @@ def main(values: Values) -> int:
         )
     start = time.perf_counter()
     plan = make_plan(flags_of(values))
+    governor = GovernorView()
     with (
         awake(plan.settings.get("wake-lock")) as working,
         working(),
-        LoadedModel(plan, prompt_file(values), watcher=SetupView()) as loaded,
+        LoadedModel(plan, prompt_file(values), watcher=SetupView(), tell=governor) as loaded,
     ):
         load_seconds = time.perf_counter() - start
         introduce(plan)
@@ -74,14 +77,14 @@ def main(values: Values) -> int:
         if not prompt:
             return 0
         options = replace(
-            loaded.answer_options(),
+            loaded.governed(loaded.answer_options()),
             thinking_budget=think_budget,
             stop=tuple(values.many("stop")),
             logprobs=(logprobs or 0) if values.switch("json") else None,
             split_thinking=not values.switch("raw"),
         )
         ids = _prompt_ids(loaded, prompt, values, options)
-        _answer(loaded, ids, options, values, load_seconds)
+        _answer(loaded, governor, ids, options, values, load_seconds)
     tell_of_prompt_file(loaded)
     return 0
 
@@ -135,6 +138,7 @@ def _prompt_ids(
 
 def _answer(
     loaded: LoadedModel,
+    governor: GovernorView,
     ids: list[int],
     options: AnswerOptions,
     values: Values,
@@ -143,6 +147,7 @@ def _answer(
     progress = PrefillProgress()
     as_json = values.switch("json")
     view = AnswerView(thoughts=is_terminal(sys.stderr) or values.switch("thinking"))
+    governor.answer, governor.progress = view, progress
     with StopRequest() as stop:
         answer = Answer(stoppable(loaded.chat, stop), ids, options, progress)
         try:
@@ -159,6 +164,7 @@ def _answer(
                 _write_json(answer, loaded, load_seconds)
             if values.switch("stats"):
                 show_stats(answer.stats, load_seconds)
+                show_governor(loaded.governing)
     if values["max_tokens"] is None:
         explain_cut(answer.stats, loaded.engine.config.context)
 
@@ -201,7 +207,21 @@ def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> Non
                 },
                 "timings": {"load_seconds": load_seconds, **timings},
                 "memory": {"peak": own_memory().peak},
+                "governor": _governor(loaded),
             },
             ensure_ascii=False,
         )
     )
+
+
+def _governor(loaded: LoadedModel) -> dict[str, object]:
+    """What the governor did, in English."""
+    settings, governing = loaded.plan.settings, loaded.governing
+    return {
+        "mode": settings.get("governor"),
+        "fallback": settings.get("fallback"),
+        "steps": [
+            {"seconds": step.seconds, "step": str(step.reason)}
+            for step in (governing.steps if governing else ())
+        ],
+    }

@@ -41,10 +41,14 @@ class CallCosts:
 
     Attributes:
         ratios: expected duration by rows, in calls of one row; the first two are 0 and 1.
+        calls: how many calls of one row there were.
+        latest: seconds that the last of them took.
     """
 
     def __init__(self) -> None:
         self.ratios = [0.0, *(1 + _ROW_COST * more for more in range(MAX_DRAFTS + 1))]
+        self.calls = 0
+        self.latest = 0.0
         self._one_row = 0.0
         self._counts = [0] * len(self.ratios)
 
@@ -58,6 +62,8 @@ class CallCosts:
         counts = self._counts
         count = counts[rows] = min(counts[rows] + 1, _COST_MEMORY)
         if rows == 1:
+            self.calls += 1
+            self.latest = seconds
             # The very first call after a prompt finds cold caches: the second one replaces it.
             if count > 2:
                 seconds = min(seconds, _OUTLIER * self._one_row)

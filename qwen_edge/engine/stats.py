@@ -16,9 +16,10 @@ class GenerationStats:
         prefill_seconds: from the call to the first token's logits.
         first_token_seconds: from the call to the first token.
         decode_seconds: from the first token to the last.
-        finish_reason: ``stop``, ``length``, ``interrupted`` or ``memory``.
+        finish_reason: ``stop``, ``length``, ``interrupted``, ``memory`` or ``device``.
         drafted_tokens: tokens computed on the guess that they come next.
         accepted_tokens: how many of them did come.
+        paused_seconds: how much of these times was spent letting the device cool down.
     """
 
     prompt_tokens: int
@@ -30,6 +31,7 @@ class GenerationStats:
     finish_reason: str
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    paused_seconds: float = 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from qwen_edge.engine.generate import Generation, Step
 from qwen_edge.engine.interface import Engine, SamplingParams
 from qwen_edge.engine.speculation import CallCosts
 from qwen_edge.engine.stats import GenerationStats
-from qwen_edge.errors import DamagedModelError, MemoryLimitError
+from qwen_edge.errors import DamagedModelError, DeviceLimitError, MemoryLimitError
 from qwen_edge.session.memory import memory_errors
 from qwen_edge.session.stop_text import StopFinder
 from qwen_edge.text.detokenizer import StreamDecoder
@@ -55,7 +56,8 @@ class ChatModel:
         costs: what was learned of the duration of the engine's calls.
         prompts: keeps prompts on disk; None keeps none.
         poll: called between tokens and between parts of a long prompt; stops the answer with the
-            error it raises, MemoryLimitError when too much memory is in use say.
+            error it raises, MemoryLimitError when too much memory is in use say. Where it gives
+            seconds, the answer waits as long and calls it again.
     """
 
     engine: Engine
@@ -64,7 +66,7 @@ class ChatModel:
     stop_ids: frozenset[int]
     costs: CallCosts = field(default_factory=CallCosts)
     prompts: PromptCache | None = None
-    poll: Callable[[], None] = lambda: None
+    poll: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Answer:
         self._splitter = _Splitter(model, self.prompt_ids, options)
         self._generations = [self._generation([], options.max_tokens, options.sampling)]
         self._thought = 0
+        self._paused = 0.0
         self._finish = ""
 
     def __iter__(self) -> Iterator[Event]:
@@ -136,9 +139,12 @@ class Answer:
                     if self._splitter.stopped:
                         self._finish = "stop"
                         break
-                    self._model.poll()
+                    self._poll()
         except MemoryLimitError:
             self._finish = "memory"
+            raise
+        except DeviceLimitError:
+            self._finish = "device"
             raise
         except DamagedModelError:
             blame = self._model.prompts.blame() if self._model.prompts else None
@@ -184,6 +190,7 @@ class Answer:
             accepted_tokens=sum(part.accepted_tokens for part in parts),
             decode_seconds=first.decode_seconds + seconds,
             finish_reason=self._finish or self._generations[-1].stats.finish_reason,
+            paused_seconds=self._paused,
         )
 
     def _generation(
@@ -209,7 +216,20 @@ class Answer:
         # Forced tokens are few: only the prompt itself is worth telling of.
         if self._on_prefill and not self.steps:
             self._on_prefill(done, total)
-        self._model.poll()
+        self._poll()
+
+    def _poll(self) -> None:
+        """Lets the model's keeper look, and waits as long as it says so."""
+        seconds = self._model.poll()
+        if not seconds:
+            return
+        began = time.perf_counter()
+        try:
+            while seconds:
+                time.sleep(seconds)
+                seconds = self._model.poll()
+        finally:
+            self._paused += time.perf_counter() - began
 
     def _steps(self) -> Iterator[Step]:
         """The model's tokens; where the thinking budget runs out, those that end the thoughts."""

@@ -42,7 +42,7 @@ def bytes_per_token(plan: Plan) -> int:
     )
 
 
-def time_prefill(engine: Engine, count: int, poll: Callable[[], None]) -> float:
+def time_prefill(engine: Engine, count: int, poll: Callable[[], object]) -> float:
     """Appends positions to the first sequence as a prompt does; returns the seconds."""
     chunk = engine.config.prefill_rows
     start = time.monotonic()
@@ -53,7 +53,7 @@ def time_prefill(engine: Engine, count: int, poll: Callable[[], None]) -> float:
     return time.monotonic() - start
 
 
-def time_decode(engine: Engine, steps: int, poll: Callable[[], None]) -> float:
+def time_decode(engine: Engine, steps: int, poll: Callable[[], object]) -> float:
     """Appends positions to the first sequence one at a time; returns the seconds."""
     position = len(engine.cached_ids())
     start = time.monotonic()

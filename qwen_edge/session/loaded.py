@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwen_edge.engine.speculation import CallCosts
 from qwen_edge.errors import MemoryLimitError, UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.model.closing import Closing
 from qwen_edge.session.answer import AnswerOptions, ChatModel
 from qwen_edge.session.engines import adaptable, create_engine, load_packages, prefixes
+from qwen_edge.session.governing import Governing
 from qwen_edge.session.lora import Lora, apply_lora, find_lora
 from qwen_edge.session.memory import memory_errors
 from qwen_edge.session.opened import open_tokenizer
 from qwen_edge.session.plan import Plan, make_plan, sampling_params, select_for
 from qwen_edge.session.prompt_cache import PromptCache, PromptFile, SystemPrompts
+from qwen_edge.session.reason import Reason
 
 if TYPE_CHECKING:
     from qwen_edge.engine.watcher import Watcher
@@ -31,6 +34,9 @@ class LoadedModel(Closing):
         prompt_file: holds the prompt's keys and values between two runs of the program.
         keep_all: whether all that was said goes into that file in the end.
         watcher: is told what setting the engine up takes.
+        tell: is told what the governor does; without it, or where the settings say so, there is
+            none.
+        turns: whether more than one answer is going to be asked for.
 
     Attributes:
         plan: likewise.
@@ -39,6 +45,7 @@ class LoadedModel(Closing):
         chat: what answers need of it.
         prompt_file: what became of the file; None if there is none.
         lora: the adapter in use, or None.
+        governing: the governor, or None.
 
     Raises:
         DamagedModelError: the model or its adapter cannot be used.
@@ -55,9 +62,12 @@ class LoadedModel(Closing):
         *,
         keep_all: bool = False,
         watcher: Watcher | None = None,
+        tell: Callable[[Reason], None] | None = None,
+        turns: bool = False,
     ) -> None:
         self.plan = plan
         self.prompt_file: PromptFile | None = None
+        self.governing: Governing | None = None
         with contextlib.ExitStack() as stack:
             stack.callback(plan.model.close)
             if prompt_file is not None:
@@ -75,13 +85,20 @@ class LoadedModel(Closing):
             prompts = self._prompt_cache(prompt_file, keep_all=keep_all)
             if prompts is not None:
                 stack.callback(prompts.close)
+            costs = CallCosts()
+            poll: Callable[[], float | None] = cap.watch.poll
+            if tell is not None and plan.settings.get("governor") != "off":
+                self.governing = Governing(plan, self.engine, costs, tell, turns=turns)
+                stack.callback(self.governing.close)
+                poll = _both(poll, self.governing.poll)
             self.chat = ChatModel(
                 engine=self.engine,
                 tokenizer=self.tokenizer,
                 template=plan.model.chat_template,
                 stop_ids=frozenset(plan.model.generation.stop_ids),
+                costs=costs,
                 prompts=prompts,
-                poll=cap.watch.poll,
+                poll=poll,
             )
             self._stack = stack.pop_all()
 
@@ -151,6 +168,24 @@ class LoadedModel(Closing):
             thinking=runtime.thinking,
         )
 
+    def governed(self, options: AnswerOptions) -> AnswerOptions:
+        """What the governor leaves of them for the answer that comes now.
+
+        Raises:
+            DeviceLimitError, MemoryLimitError: it lets none come.
+        """
+        return options if self.governing is None else self.governing.options(options)
+
+
+def _both(
+    first: Callable[[], object], second: Callable[[], float | None]
+) -> Callable[[], float | None]:
+    def poll() -> float | None:
+        first()
+        return second()
+
+    return poll
+
 
 def _check_prompt_file(plan: Plan) -> None:
     if not plan.engine.keep_cache:
@@ -170,6 +205,8 @@ def load_model(
     *,
     keep_all: bool = False,
     watcher: Watcher | None = None,
+    tell: Callable[[Reason], None] | None = None,
+    turns: bool = False,
 ) -> LoadedModel:
     """Finds a model, decides how to run it here, and loads it.
 
@@ -177,8 +214,7 @@ def load_model(
         flags: setting key -> value, None where the user did not give it.
         environ: the environment variables.
         prompt_file: see ``LoadedModel``.
-        keep_all: likewise.
-        watcher: likewise.
+        keep_all, watcher, tell, turns: likewise.
 
     Raises:
         UsageError: a bad setting or prompt file.
@@ -187,4 +223,6 @@ def load_model(
         MemoryLimitError: it does not fit.
     """
     plan = make_plan(flags, environ)
-    return LoadedModel(plan, prompt_file, keep_all=keep_all, watcher=watcher)
+    return LoadedModel(
+        plan, prompt_file, keep_all=keep_all, watcher=watcher, tell=tell, turns=turns
+    )

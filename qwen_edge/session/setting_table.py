@@ -16,6 +16,8 @@ LOOKUP_MODES = ("auto", "off")
 ENGINES = ("native", "torch", "transformers", "auto")
 WAKE_LOCK_MODES = ("auto", "off")
 COMPILE_MODES = ("auto", "on", "off", "aot")
+GOVERNOR_MODES = ("off", "auto", "cool")
+FALLBACKS = ("off", "article")
 WEIGHTS = ("bf16", "f32", "nf4", "fp4", "int8")
 PREFIX = "QWEN_EDGE_"
 # What a set of cores can name.
@@ -232,6 +234,18 @@ _ALL = (
         "reserve",
     ),
     Setting(
+        "governor",
+        _choice(*GOVERNOR_MODES),
+        ", ".join(GOVERNOR_MODES),
+        "Go easy on a phone that is hot, empty or short of memory; cool does so earlier.",
+    ),
+    Setting(
+        "fallback",
+        _choice(*FALLBACKS),
+        ", ".join(FALLBACKS),
+        "Instead: at most 128 tokens, greedy, above 85 % of the processor or 80 % of the memory.",
+    ),
+    Setting(
         "prompt-cache-size",
         _size_or_off,
         "a size such as 256MB, or off",
@@ -258,6 +272,8 @@ FIXED_DEFAULTS: Mapping[str, object] = {
     "lora": None,
     "lora-scale": 1.0,
     "memory-cap": "auto",
+    "governor": "auto",
+    "fallback": "off",
     "prompt-cache-size": 256 << 20,
     "wake-lock": "auto",
 }

@@ -45,6 +45,8 @@ EXAMPLES = {
     "lookup": ("off", "on", "3"),
     "memory-cap": ("off", "0", "much"),
     "reserve": ("0", "-5", "1QB"),
+    "governor": ("cool", "on", "1"),
+    "fallback": ("article", "auto", "128"),
     "prompt-cache-size": ("off", "-1", "much"),
     "wake-lock": ("off", "on", "always"),
 }
