@@ -164,14 +164,17 @@ def show_stats(stats: GenerationStats, load_seconds: float | None = None) -> Non
         note("peak memory: {size}", size=format_size(peak))
 
 
-def show_governor(governing: Governing | None) -> None:
-    """Writes what the governor did to standard error, if anything."""
+def show_governor(governing: Governing | None, since: float = 0.0) -> None:
+    """Writes what the governor did to standard error, if anything.
+
+    Args:
+        governing: the governor, or None.
+        since: seconds from when on.
+    """
     for step in governing.steps if governing else ():
-        note("after {seconds:.0f} s: {step}", seconds=step.seconds, step=_said(step.reason))
-
-
-def _said(reason: Reason) -> str:
-    return localized(reason.sentence, dict(reason.values))
+        if step.seconds >= since:
+            told = localized(step.reason.sentence, dict(step.reason.values))
+            note("after {seconds:.0f} s: {step}", seconds=step.seconds, step=told)
 
 
 def tell_of_prompt_file(loaded: LoadedModel) -> None:
@@ -181,12 +184,20 @@ def tell_of_prompt_file(loaded: LoadedModel) -> None:
         note(problem.sentence, **problem.values)
 
 
-def explain_cut(stats: GenerationStats, context: int) -> None:
-    """Says why an answer ends early, if it does."""
+def explain_cut(stats: GenerationStats, context: int, *, spared: bool = False) -> None:
+    """Says why an answer ends early, if it does.
+
+    Args:
+        stats: of the answer.
+        context: of the engine.
+        spared: whether the governor had it shorter than it would have been.
+    """
     if stats.finish_reason != "length":
         return
     if stats.prompt_tokens + stats.generated_tokens >= context:
         note("The context of {context} tokens is full; --context sets its size.", context=context)
+    elif spared:
+        note("The answer was cut off after {tokens} tokens.", tokens=stats.generated_tokens)
     else:
         note(
             "The answer was cut off after {tokens} tokens; --max-tokens allows more.",

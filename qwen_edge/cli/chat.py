@@ -181,6 +181,8 @@ class Chat:
         """Answers one message; returns whether Ctrl-C stopped the answer."""
         progress, view = PrefillProgress(), AnswerView(thoughts=True)
         self._governor.answer, self._governor.progress = view, progress
+        governing = self._loaded.governing
+        began = governing.seconds if governing else 0.0
         with self._working(), self._stop:
             try:
                 options = self._loaded.governed(self._options)
@@ -215,7 +217,9 @@ class Chat:
             note("Stopped. Ctrl-C once more leaves.")
         elif self._always_stats:
             show_stats(self._last)
-        explain_cut(self._last, self._loaded.engine.config.context)
+            show_governor(governing, began)
+        spared = options.max_tokens < self._options.max_tokens
+        explain_cut(self._last, self._loaded.engine.config.context, spared=spared)
         return interrupted
 
     def _keep(self, question: str, answer: str) -> None:

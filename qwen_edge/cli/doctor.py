@@ -139,7 +139,28 @@ def _device_rows(result: Diagnosis) -> list[tuple[str, str]]:
                 swap=_size(memory.swap_free),
             ),
         ),
+        *_battery_row(result),
     ]
+
+
+def _battery_row(result: Diagnosis) -> list[tuple[str, str]]:
+    """What the governor sees of the battery; nothing where there is none."""
+    battery = result.battery
+    if battery is None:
+        unknown = _say("not shown: only falling speed tells of heat")
+        return [("Battery", unknown)] if result.device.system.android else []
+    power = {
+        True: _say("plugged in"),
+        False: _say("not plugged in"),
+        None: _say("charger unknown"),
+    }
+    parts = [
+        "" if battery.temperature is None else f"{battery.temperature:.0f} °C",
+        "" if battery.level is None else f"{battery.level:.0f} %",
+        power[battery.plugged],
+        {"termux-api": "Termux:API"}.get(battery.source, "/sys"),
+    ]
+    return [("Battery", ", ".join(part for part in parts if part))]
 
 
 def _cluster(cluster: Cluster) -> str:
@@ -311,6 +332,13 @@ def _recommended(model: str | None) -> str:
     return _say("{model}, which has room in what is available", model=model)
 
 
+def _termux_table(facts: TermuxFacts) -> dict[str, object]:
+    table = {**facts._asdict(), "wake_lock": facts.wake_lock._asdict()}
+    # It may come from elsewhere, too, so it has its own place.
+    del table["battery"]
+    return table
+
+
 def as_table(result: Diagnosis) -> dict[str, Any]:
     """The whole diagnosis in plain types, for ``--json``. Sizes in bytes."""
     device, runtime = result.device, result.runtime
@@ -339,8 +367,8 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
             "path": result.prompts_folder,
             **(result.prompts._asdict() if result.prompts else {}),
         },
-        "termux": result.termux
-        and {**result.termux._asdict(), "wake_lock": result.termux.wake_lock._asdict()},
+        "termux": result.termux and _termux_table(result.termux),
+        "battery": result.battery and result.battery._asdict(),
         "assumed_model": result.assumed,
         "configuration": vars(runtime) if runtime else None,
         "settings": [line._asdict() for line in result.settings],

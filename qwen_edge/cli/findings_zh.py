@@ -9,6 +9,11 @@ FINDINGS = {
         "请从 Termux 的同一来源安装 Termux:API 应用，并打开一次。"
     ),
     "Wake lock": "唤醒锁",
+    "Battery": "电池",
+    "not shown: only falling speed tells of heat": "无法得知：只能从速度下降看出发热",
+    "plugged in": "已接电源",
+    "not plugged in": "未接电源",
+    "charger unknown": "不知是否接电源",
     "Termux:API": "Termux:API",
     "not installed (`pkg install termux-api`, and its app)": (
         "未安装（`pkg install termux-api`，以及同名应用）"

@@ -72,6 +72,7 @@ GOVERNOR = {
     "Processor and memory have room again: answers as before.": (
         "处理器和内存恢复宽裕：回答与之前一样。"
     ),
+    "The answer was cut off after {tokens} tokens.": "回答在 {tokens} 个词元处被截断。",
     "paused for {seconds:.0f} s": "暂停了 {seconds:.0f} 秒",
     "after {seconds:.0f} s: {step}": "{seconds:.0f} 秒后：{step}",
     "Go easy on a phone that is hot, empty or short of memory; cool does so earlier.": (

@@ -24,6 +24,7 @@ from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.prompt import read_prompt
 from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import is_terminal, note, out, table
+from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.answer import Answer, AnswerOptions
@@ -76,15 +77,19 @@ def main(values: Values) -> int:
             _explain(plan)
         if not prompt:
             return 0
+        wanted = loaded.answer_options()
         options = replace(
-            loaded.governed(loaded.answer_options()),
+            loaded.governed(wanted),
             thinking_budget=think_budget,
             stop=tuple(values.many("stop")),
             logprobs=(logprobs or 0) if values.switch("json") else None,
             split_thinking=not values.switch("raw"),
         )
         ids = _prompt_ids(loaded, prompt, values, options)
-        _answer(loaded, governor, ids, options, values, load_seconds)
+        stats = _answer(loaded, governor, ids, options, values, load_seconds)
+        spared = options.max_tokens < wanted.max_tokens
+        if spared or values["max_tokens"] is None:
+            explain_cut(stats, loaded.engine.config.context, spared=spared)
     tell_of_prompt_file(loaded)
     return 0
 
@@ -143,7 +148,7 @@ def _answer(
     options: AnswerOptions,
     values: Values,
     load_seconds: float,
-) -> None:
+) -> GenerationStats:
     progress = PrefillProgress()
     as_json = values.switch("json")
     view = AnswerView(thoughts=is_terminal(sys.stderr) or values.switch("thinking"))
@@ -165,8 +170,7 @@ def _answer(
             if values.switch("stats"):
                 show_stats(answer.stats, load_seconds)
                 show_governor(loaded.governing)
-    if values["max_tokens"] is None:
-        explain_cut(answer.stats, loaded.engine.config.context)
+    return answer.stats
 
 
 def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import signal
-import subprocess
-import threading
-import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from qwen_edge.host.limits import uncapped_children
 from qwen_edge.host.place import Place, read_integer, read_text
 from qwen_edge.host.system import is_termux
+
+if TYPE_CHECKING:
+    from qwen_edge.host.android import Command, Outcome
 
 # The helper hangs where the Termux:API app is not installed.
 TIMEOUT = 4.0
 COMMAND = "termux-battery-status"
-# Bytes of an answer; it has some 200.
-_MOST = 1 << 16
 # Degrees Celsius that a battery may have; anything else is a faulty sensor.
 _LOWEST, _HIGHEST = -40.0, 120.0
 
@@ -42,54 +36,6 @@ class Battery(NamedTuple):
     source: str
 
 
-class HelperHungError(Exception):
-    """Termux's command did not answer in time."""
-
-
-class Child:
-    """A place for one child at a time, which another thread can end for good."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._ended = False
-
-    def start(self, command: list[str]) -> subprocess.Popen[bytes] | None:
-        """Starts a command with a group of its own; None after ``end``.
-
-        Raises:
-            OSError: it cannot be started.
-        """
-        with self._lock, uncapped_children():
-            if not self._ended:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL, start_new_session=True,
-                )  # fmt: skip
-            return None if self._ended else self._process
-
-    def kill(self) -> None:
-        """Kills the child with all that it started."""
-        with self._lock:
-            self._kill()
-
-    def end(self) -> None:
-        """Likewise, and lets no other one start."""
-        with self._lock:
-            self._ended = True
-            self._kill()
-
-    def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        # Its own children may outlive it, so the group is killed even where it has ended.
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1.0)
-
-
 def battery_temperature(place: Place | None = None) -> float | None:
     """Degrees Celsius, or None where there is no battery or it is not shown."""
     found = battery_status(place)
@@ -102,63 +48,35 @@ def battery_status(place: Place | None = None) -> Battery | None:
     Asks Termux:API where that is installed, which takes up to some seconds, else /sys.
     """
     place = place or Place()
-    found = None
-    with contextlib.suppress(HelperHungError):
-        found = ask_termux(place)
+    found = answered(ask().outcome(TIMEOUT)) if is_termux(place) else None
     return found or read_sysfs(place)
 
 
-def ask_termux(place: Place, child: Child | None = None) -> Battery | None:
-    """Asks Termux:API; None where this is not Termux, or the answer is of no use.
+def ask() -> Command:
+    """Begins to ask Termux:API, if its command is there."""
+    import shutil
 
-    Args:
-        place: the device.
-        child: the process of the command can be ended there.
+    from qwen_edge.host.android import DETACHED_LIMIT, Command, ends_itself
 
-    Raises:
-        HelperHungError: there was no answer within ``TIMEOUT`` seconds.
-    """
-    program = shutil.which(COMMAND) if is_termux(place) else None
-    if program is None:
+    # Where this very program is killed meanwhile, nobody else would end a command that hangs.
+    guard = (
+        ("timeout", "-k", "1", str(DETACHED_LIMIT))
+        if ends_itself() and shutil.which(COMMAND)
+        else ()
+    )
+    return Command(*guard, COMMAND)
+
+
+def answered(outcome: Outcome) -> Battery | None:
+    """The reading in what Termux:API said; None where that is of no use."""
+    from qwen_edge.host.android import DONE
+
+    if outcome.state != DONE:
         return None
     try:
-        return _battery(json.loads(_output([program], child or Child())))
-    except (OSError, ValueError, RecursionError):
+        return _battery(json.loads(outcome.output))
+    except (ValueError, RecursionError):
         return None
-
-
-def _output(command: list[str], child: Child) -> bytes:
-    """What a command writes, at most ``_MOST`` bytes; nothing of it goes on running."""
-    limiter = shutil.which("timeout")
-    if limiter is not None:
-        # Where this very program is killed meanwhile, nobody else would end a command that hangs.
-        command = [limiter, "-s", "KILL", str(int(TIMEOUT) + 1), *command]
-    end = time.monotonic() + TIMEOUT
-    process = child.start(command)
-    if process is None or process.stdout is None:
-        return b""
-    try:
-        with process.stdout as stream:
-            return _read(stream.fileno(), end)
-    finally:
-        child.kill()
-
-
-def _read(descriptor: int, end: float) -> bytes:
-    import select
-
-    waiting = select.poll()
-    waiting.register(descriptor, select.POLLIN | select.POLLHUP)
-    content = bytearray()
-    while len(content) < _MOST:
-        left = end - time.monotonic()
-        if left <= 0 or not waiting.poll(left * 1000):
-            raise HelperHungError
-        part = os.read(descriptor, _MOST - len(content))
-        if not part:
-            break
-        content += part
-    return bytes(content)
 
 
 def _battery(status: object) -> Battery | None:

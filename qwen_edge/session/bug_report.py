@@ -84,6 +84,7 @@ def bug_report(
         "model": _model(result),
         "computed_prompts": result.prompts._asdict() if result.prompts else None,
         "termux": _termux(result),
+        "battery": result.battery._asdict() if result.battery else None,
         "configuration": vars(runtime) if runtime else None,
         "settings": [_setting(line) for line in result.settings],
         "variables": sorted(name for name in environ if name in _our_variables()),

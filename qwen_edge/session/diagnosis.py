@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen_edge.errors import QwenEdgeError, UsageError
+from qwen_edge.host.battery import Battery, read_sysfs
 from qwen_edge.host.device import Device, read_device
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import Storage, storage_of
@@ -98,6 +99,7 @@ class Diagnosis:
         prompts_folder: where they are.
         recommended: the model worth downloading for it, or None.
         termux: what there is of Termux; None elsewhere.
+        battery: what the governor can see of it, or None.
         findings: what is amiss.
     """
 
@@ -117,6 +119,7 @@ class Diagnosis:
     prompts_folder: Path = Path()
     recommended: str | None = None
     termux: TermuxFacts | None = None
+    battery: Battery | None = None
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -139,6 +142,8 @@ def diagnose(
     store = PromptStore(0, environ)
     result.prompts, result.prompts_folder = store.usage(), store.folder
     result.termux = _termux(environ, place, result.findings)
+    told = result.termux.battery if result.termux else None
+    result.battery = told or read_sysfs(place)
     _look_around(result, environ, place)
     return result
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qwen_edge.session.reason import Reason
 
@@ -27,8 +26,7 @@ INTERVAL = 2.0
 _MOST_STEPS = 100
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Something that the governor did: when, in seconds since the model was loaded, and what."""
 
     seconds: float
@@ -70,6 +68,11 @@ class Governing:
         self._keeper: Regulator | ArticleFallback | None = None
         if plan.settings.get("governor") == "cool" and plan.settings.get("fallback") == "off":
             self._begin()
+
+    @property
+    def seconds(self) -> float:
+        """Since the model was loaded."""
+        return time.monotonic() - self._loaded
 
     def options(self, options: AnswerOptions) -> AnswerOptions:
         """What the next answer may be; call it before each. Raises as ``poll``."""
@@ -127,6 +130,6 @@ class Governing:
             )
 
     def _tell(self, reason: Reason) -> None:
-        self.steps.append(Step(time.monotonic() - self._loaded, reason))
+        self.steps.append(Step(self.seconds, reason))
         del self.steps[:-_MOST_STEPS]
         self._listener(reason)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qwen_edge.host.paths import wake_lock_folder
 from qwen_edge.host.place import Place
 from qwen_edge.host.system import is_termux
 from qwen_edge.host.wake_lock import State, wake_lock_state
+
+if TYPE_CHECKING:
+    from qwen_edge.host.battery import Battery
 
 # What a command is for, in the words of a list.
 ABILITIES: Mapping[str, str] = {
@@ -18,8 +21,6 @@ ABILITIES: Mapping[str, str] = {
     "termux-clipboard-set": "clipboard",
     "termux-notification": "notifications",
 }
-# One that changes nothing.
-_PROBE = "termux-battery-status"
 
 
 class TermuxFacts(NamedTuple):
@@ -30,11 +31,13 @@ class TermuxFacts(NamedTuple):
             where its app is missing, ``failed``.
         abilities: values of ``ABILITIES`` whose commands are installed.
         wake_lock: who holds it.
+        battery: what Termux:API tells of it; None where it does not.
     """
 
     api: str
     abilities: tuple[str, ...]
     wake_lock: State
+    battery: Battery | None = None
 
 
 def termux_facts(
@@ -46,11 +49,14 @@ def termux_facts(
         return None
     import shutil
 
-    from qwen_edge.host.android import run
+    from qwen_edge.host.battery import TIMEOUT, answered, ask
 
     found = [use for name, use in ABILITIES.items() if shutil.which(name)]
+    # A question that changes nothing.
+    outcome = ask().outcome(TIMEOUT)
     return TermuxFacts(
-        api=run(_PROBE).state,
+        api=outcome.state,
         abilities=tuple(found),
         wake_lock=wake_lock_state(wake_lock_folder(environ)),
+        battery=answered(outcome),
     )

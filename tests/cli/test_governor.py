@@ -136,6 +136,33 @@ def piped(
     )
 
 
+def test_a_terminal_that_is_closed_during_a_pause(home: Path, phone: HotPhone) -> None:
+    phone.battery(temperature=48.2)
+    screen = chat(home, phone)
+    begin(screen)
+    screen.wait_for("a pause until it has cooled down.")
+    screen.hang_up()
+    assert screen.wait() == 129
+    assert len(saved(home)) == 1
+
+
+def test_answers_are_shorter_in_the_next_turn(home: Path, phone: HotPhone) -> None:
+    phone.battery(temperature=46.5)
+    screen = chat(home, phone, "-n", "900")
+    try:
+        begin(screen)
+        screen.wait_for("shorter answers (50%) from here on.")
+        screen.press_ctrl_c()
+        screen.wait_for("Stopped.")
+        screen.wait_for("> ")
+        screen.send("And then?\r")
+        # A cut that the user did not ask for is not blamed on the option.
+        screen.wait_for("The answer was cut off after 450 tokens.")
+        assert "--max-tokens" not in screen.wait_for("> ")
+    finally:
+        screen.close()
+
+
 SHORT = ("-n", "400")
 
 
@@ -211,6 +238,22 @@ def test_the_articles_rule(home: Path) -> None:
     assert ": greedy answers of at most 7 tokens." in done.stderr
     greedy = run(home, "run", *DEMO, "--no-think", "-t", "0", "-n", "7", "--json", "Hi")
     assert json.loads(greedy.stdout)["ids"] == answer["ids"]
+
+
+def test_doctor_shows_what_can_be_seen(home: Path, phone: HotPhone) -> None:
+    phone.battery(temperature=41.4, percentage=64, plugged="PLUGGED_USB")
+    done = run(home, "doctor", *DEMO[:2], changes=phone.environ)
+    assert "Battery    41 °C, 64 %, plugged in, Termux:API\n" in done.stdout
+    table = json.loads(run(home, "doctor", *DEMO[:2], "--json", changes=phone.environ).stdout)
+    assert table["battery"] == {
+        "temperature": 41.4, "level": 64.0, "plugged": True, "source": "termux-api",
+    }  # fmt: skip
+    assert "battery" not in table["termux"]
+    phone.says("nothing of use")
+    done = run(home, "doctor", *DEMO[:2], changes=phone.environ | {"QWEN_EDGE_LANG": "zh"})
+    assert "无法得知：只能从速度下降看出发热" in done.stdout or "/sys" in done.stdout
+    report = run(home, "doctor", *DEMO[:2], "--report", "-", changes=phone.environ)
+    assert "battery" in json.loads(report.stdout)
 
 
 def test_chinese(home: Path, phone: HotPhone) -> None:
