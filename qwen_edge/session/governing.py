@@ -117,7 +117,7 @@ class Governing:
             return
         from qwen_edge.session.senses import Senses
 
-        self._senses = Senses(self._engine, self._costs, self._plan.facts)
+        self._senses = Senses(self._engine, self._costs, self._plan.facts, self._plan.profile.cores)
         if self._plan.settings.get("fallback") == "article":
             from qwen_edge.session.article_fallback import ArticleFallback
 

@@ -44,6 +44,7 @@ class Readings(NamedTuple):
         cpu: this process's processor time over the time that all its cores had, 0 to 1.
         total, available: memory of the device in bytes.
         anonymous: memory of this process that nothing backs, in bytes.
+        file: its resident pages of files, which count as available.
         slowdown: what a call takes now over what it took at best, at comparable work.
     """
 
@@ -56,7 +57,13 @@ class Readings(NamedTuple):
     total: int | None = None
     available: int | None = None
     anonymous: int | None = None
+    file: int | None = None
     slowdown: float | None = None
+
+    @property
+    def left(self) -> int | None:
+        """Memory of the device that can be had without reading the weights again, in bytes."""
+        return None if self.available is None else max(0, self.available - (self.file or 0))
 
 
 class Capacity(NamedTuple):
@@ -291,8 +298,9 @@ def _strain(cause: Cause, readings: Readings, capacity: Capacity) -> tuple[float
         full = 100.0 if readings.plugged else None
         return (readings.level if readings.plugged is False else full), taken
     if cause is Cause.MEMORY:
-        known = readings.available is not None and capacity.reserve > 0
-        return (readings.available or 0) / capacity.reserve if known else None, now
+        if readings.left is None or not capacity.reserve:
+            return None, now
+        return readings.left / capacity.reserve, now
     if cause is Cause.CAP:
         if readings.anonymous is None or not capacity.budget:
             return None, now
@@ -307,8 +315,8 @@ def _told_values(readings: Readings, capacity: Capacity) -> dict[str, object]:
         values["temperature"] = readings.temperature
     if readings.level is not None:
         values["level"] = readings.level
-    if readings.available is not None:
-        values["available"] = format_size(readings.available)
+    if readings.left is not None:
+        values["available"] = format_size(readings.left)
     if readings.anonymous is not None and capacity.budget:
         values["used"] = format_size(readings.anonymous + capacity.mapped)
         values["cap"] = format_size(capacity.budget)

@@ -8,8 +8,9 @@ battery
     Its level, as long as there is no charger. Fewer threads and shorter answers stretch what is
     left; the last few percent are the user's.
 memory
-    MemAvailable as a multiple of the reserve. Shorter answers add less to the KV cache. A stop
-    keeps the conversation, which the system's killer would not.
+    MemAvailable as a multiple of the reserve, without the own weights: their pages count as
+    available and are read again for each token. A plan leaves 1 at the least. Shorter answers add
+    less to the KV cache. A stop keeps the answer so far, which the system's killer would not.
 cap
     RssAnon and weights as a share of the memory cap: shorter answers, before the cap ends one.
 throttling
@@ -94,7 +95,7 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         ),
         Ladder(
             Cause.MEMORY, 2, 60,
-            (Rule(1.0, 1.3, _SHORTER), Rule(0.7, 0.9, _SHORTER), Rule(0.4, 0.6, _STOP)),
+            (Rule(0.8, 1.1, _SHORTER), Rule(0.5, 0.8, _SHORTER), Rule(0.25, 0.4, _STOP)),
         ),
         Ladder(Cause.CAP, 2, 60, (Rule(0.95, 0.90, _SHORTER),)),
         Ladder(
@@ -120,7 +121,7 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         ),
         Ladder(
             Cause.MEMORY, 2, 60,
-            (Rule(1.5, 1.8, _SHORTER), Rule(1.0, 1.3, _SHORTER), Rule(0.5, 0.7, _STOP)),
+            (Rule(1.2, 1.5, _SHORTER), Rule(0.8, 1.1, _SHORTER), Rule(0.4, 0.6, _STOP)),
         ),
         Ladder(Cause.CAP, 2, 60, (Rule(0.90, 0.85, _SHORTER),)),
         Ladder(

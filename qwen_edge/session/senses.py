@@ -22,6 +22,7 @@ class Senses:
         engine: the depth of its first sequence tells the work of a call.
         costs: where the durations of its calls are kept.
         facts: the model.
+        cores: how many this process may use.
         place: the device.
     """
 
@@ -30,11 +31,13 @@ class Senses:
         engine: Engine,
         costs: CallCosts,
         facts: ModelFacts,
+        cores: int,
         place: Place | None = None,
     ) -> None:
         self._place = place or Place()
         self._engine = engine
         self._costs = costs
+        self._cores = max(1, cores)
         self._battery = BatteryPoller(self._place)
         kv_type = engine.config.kv_type
         position = kv_bytes_per_token(facts.config, kv_type)
@@ -64,6 +67,7 @@ class Senses:
             placement: of the engine's threads.
         """
         now, processor = time.monotonic(), time.process_time()
+        own = own_memory(self._place.proc)
         memory, dated = device_memory(self._place), self._battery.latest()
         return Readings(
             time=now,
@@ -74,7 +78,8 @@ class Senses:
             cpu=self._share(now, processor),
             total=memory.total,
             available=memory.available,
-            anonymous=own_memory(self._place.proc).anonymous,
+            anonymous=own.anonymous,
+            file=own.file,
             slowdown=self._slowed(now, processor, placement),
         )
 
@@ -89,10 +94,12 @@ class Senses:
         began, before = self._began
         if now - began < 0.5:
             return None
-        return (processor - before) / (now - began) / max(1, len(self._place.allowed_cores()))
+        return (processor - before) / (now - began) / self._cores
 
     def _slowed(self, now: float, processor: float, placement: object) -> float | None:
         if self._pace is None:
             return None
         depth = len(self._engine.cached_ids(0))
-        return self._pace.look(now, processor, depth, placement)
+        # In the background Android leaves an app the little cores only, whatever it asked for.
+        where = (placement, frozenset(self._place.allowed_cores()))
+        return self._pace.look(now, processor, depth, where)

@@ -11,7 +11,8 @@ import pytest
 from qwen_edge.engine.interface import PlaceableEngine
 from qwen_edge.engine.speculation import CallCosts
 from qwen_edge.errors import DeviceLimitError, MemoryLimitError
-from qwen_edge.session import article_fallback
+from qwen_edge.host.place import Place
+from qwen_edge.session import article_fallback, pace
 from qwen_edge.session.answer import Answer, AnswerOptions, Done
 from qwen_edge.session.article_fallback import shortened, strained
 from qwen_edge.session.governor import Readings
@@ -75,7 +76,7 @@ class Bench:
         self.regulator = Regulator(
             plan,
             self.engine,
-            Senses(self.engine, CallCosts(), plan.facts),
+            Senses(self.engine, CallCosts(), plan.facts, 8),
             lambda reason: self.told.append(str(reason)),
             turns=True,
         )
@@ -129,7 +130,7 @@ def test_an_engine_that_cannot_be_placed_still_pauses_and_stops(phone: Plan) -> 
 def test_short_memory_stops_as_a_memory_error(phone: Plan) -> None:
     bench = Bench(phone)
     with pytest.raises(MemoryLimitError, match="are left") as stop:
-        bench.feel(200, available=20_000_000)
+        bench.feel(200, available=300_000_000, file=280_000_000)
     assert stop.value.exit_code == 4
     assert len(bench.told) == 2
 
@@ -308,13 +309,13 @@ def test_governing_costs_next_to_nothing_between_looks(phone: Plan) -> None:
 
 def test_a_slower_call_is_seen_only_with_as_much_more_work() -> None:
     def course(seconds: float, cores: float, depth: int) -> float | None:
-        pace, now, processor, found = Pace(1000, 1), 0.0, 0.0, None
+        keeper, now, processor, found = Pace(1000, 1), 0.0, 0.0, None
         for wall, busy, place in [(0.1, 2.0, 0)] * 7 + [(seconds, cores, depth)] * 6:
             for _ in range(int(2 / wall)):
-                pace.call(wall)
+                keeper.call(wall)
             processor += 2 * busy
             now += 2
-            found = pace.look(now, processor, place, "here")
+            found = keeper.look(now, processor, place, "here")
         return found
 
     assert course(0.1, 2.0, 0) == pytest.approx(1.0, abs=0.05)
@@ -325,14 +326,56 @@ def test_a_slower_call_is_seen_only_with_as_much_more_work() -> None:
     assert course(0.133, 2.0, 222) == pytest.approx(1.0, abs=0.1)
 
 
+def work(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_senses_of_this_machine(phone: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "WINDOW", 0.0)
+    costs, cores = CallCosts(), [0, 1]
+    place = Place(allowed_cores=lambda: cores, environ={})
+    senses = Senses(ScriptedEngine(byte_tokenizer()), costs, phone.facts, 1, place)
+
+    def calls(seconds: float) -> None:
+        for _ in range(10):
+            costs.measured(1, seconds)
+            costs.measured(3, 100.0)
+            senses.see_call()
+            senses.see_call()
+        work(0.02)
+
+    assert senses.read("big").cpu is None
+    for _ in range(40):
+        calls(0.1)
+        found = senses.read("big")
+    assert found.total
+    assert found.available
+    assert found.anonymous
+    assert found.file
+    assert 0 < found.available <= found.total
+    assert found.left == max(0, found.available - found.file)
+    assert found.cpu is not None
+    assert 0 < found.cpu < 1.2
+    assert found.slowdown == 1
+    # Sent to the background: what is slow on other cores is not throttled.
+    cores[:] = [4, 5]
+    calls(0.5)
+    senses.read("big")
+    calls(0.5)
+    assert senses.read("big").slowdown == 1
+    senses.close()
+
+
 def test_pace_needs_something_to_compare() -> None:
-    pace = Pace(1000, 1)
-    assert pace.look(0, 0, 0, "here") is None
+    keeper = Pace(1000, 1)
+    assert keeper.look(0, 0, 0, "here") is None
     for now in (4.0, 8.0):
         for _ in range(10):
-            pace.call(0.1)
-        found = pace.look(now, now, 0, "here")
+            keeper.call(0.1)
+        found = keeper.look(now, now, 0, "here")
     assert found == 1.0
     # Elsewhere calls take what they take, and old windows tell nothing of now.
-    assert pace.look(12.0, 12.0, 0, "there") is None
-    assert pace.look(60.0, 60.0, 0, "here") is None
+    assert keeper.look(12.0, 12.0, 0, "there") is None
+    assert keeper.look(60.0, 60.0, 0, "here") is None

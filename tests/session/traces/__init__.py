@@ -1,8 +1,8 @@
 """Recorded courses of a phone's sensors, and the governor's way through them.
 
 The columns of each CSV file: seconds; the battery's degrees Celsius, percent, and whether it is
-plugged in; MemAvailable in MB; seconds a decode call; positions in the cache; cores that this
-process kept busy. An empty cell is what no sensor tells.
+plugged in; MemAvailable without the own weights, in MB; seconds a decode call; positions in the
+cache; cores that this process kept busy. An empty cell is what no sensor tells.
 """
 
 from __future__ import annotations
