@@ -31,17 +31,15 @@ def awake(setting: object = None) -> Iterator[Working]:
         yield contextlib.nullcontext
         return
     from qwen_edge.cli.interrupts import uninterrupted
-    from qwen_edge.host.ending import also_when_killed
     from qwen_edge.host.wake_keeper import WakeKeeper
     from qwen_edge.host.wake_lock import WakeLock
 
     keeper = WakeKeeper(WakeLock())
-    with also_when_killed(keeper.close):
-        try:
-            yield keeper.working
-        finally:
-            with uninterrupted():
-                keeper.close()
+    try:
+        yield keeper.working
+    finally:
+        with uninterrupted():
+            keeper.close()
 
 
 @contextlib.contextmanager

@@ -41,13 +41,17 @@ class Command:
     Args:
         words: the command and its arguments.
         text: what it gets on its standard input.
+        seconds: how long it may take.
         reads: whether its output is wanted; without, what it leaves running is not waited for.
 
     Attributes:
         present: whether it was started.
     """
 
-    def __init__(self, *words: str, text: str = "", reads: bool = True) -> None:
+    def __init__(
+        self, *words: str, text: str = "", seconds: float = LIMIT, reads: bool = True
+    ) -> None:
+        self._seconds = seconds
         self._text = text.encode("utf-8", "replace")
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
@@ -59,7 +63,8 @@ class Command:
             return
         with contextlib.suppress(OSError), uncapped_children():
             self._process = subprocess.Popen(
-                [program, *words[1:]],
+                # With a little more time: the guard is there in case we are killed.
+                [*_guard(seconds + 1), program, *words[1:]],
                 stdin=subprocess.PIPE if text else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if reads else subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -67,13 +72,13 @@ class Command:
             )
         self.present = self._process is not None
 
-    def outcome(self, seconds: float = LIMIT) -> Outcome:
+    def outcome(self) -> Outcome:
         """Waits for the end, and ends it where that does not come in time."""
         process = self._process
         if process is None:
             return Outcome(self._state)
         try:
-            output = _exchanged(process, self._text, time.monotonic() + seconds)
+            output = _exchanged(process, self._text, time.monotonic() + self._seconds)
         except BaseException:
             end_group(process)
             raise
@@ -100,7 +105,7 @@ class Command:
 
 def run(*words: str, text: str = "", seconds: float = LIMIT) -> Outcome:
     """Runs a command to its end; see ``Command``."""
-    return Command(*words, text=text).outcome(seconds)
+    return Command(*words, text=text, seconds=seconds).outcome()
 
 
 def _exchanged(process: subprocess.Popen[bytes], text: bytes, end: float) -> bytes | None:
@@ -146,11 +151,11 @@ def _exchanged(process: subprocess.Popen[bytes], text: bytes, end: float) -> byt
     return bytes(output)
 
 
-def start_detached(name: str, keep: Sequence[int] = ()) -> subprocess.Popen[bytes] | None:
+def start_detached(*command: str, keep: Sequence[int] = ()) -> subprocess.Popen[bytes] | None:
     """Starts a command that ends by itself in ``DETACHED_LIMIT`` seconds, even if it outlives us.
 
     Args:
-        name: the command.
+        command: its name and arguments.
         keep: descriptors that it inherits.
 
     Returns:
@@ -159,21 +164,25 @@ def start_detached(name: str, keep: Sequence[int] = ()) -> subprocess.Popen[byte
     Raises:
         OSError: it could not be started.
     """
-    program = shutil.which(name)
+    program = shutil.which(command[0])
     if program is None:
         return None
-    # Of the coreutils, which Termux always has; it ends all that the command has started, too.
-    guard = shutil.which("timeout")
-    words = [guard, "-k", "1", str(DETACHED_LIMIT)] if guard else []
     with uncapped_children():
         return subprocess.Popen(
-            [*words, program],
+            [*_guard(DETACHED_LIMIT), program, *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             pass_fds=keep,
         )
+
+
+def _guard(seconds: float) -> list[str]:
+    """What to put before a command, so that it and what it starts are ended without us, too."""
+    # Of the coreutils, which Termux always has.
+    guard = shutil.which("timeout")
+    return [guard, "-k", "1", f"{seconds:g}"] if guard else []
 
 
 def finish(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -28,8 +28,7 @@ class WakeKeeper:
     def __init__(self, lock: WakeLock, patience: float = PATIENCE, idle: float = IDLE) -> None:
         self._lock = lock
         self._patience, self._idle = patience, idle
-        # Of the main thread's signal handlers, too, so it must be one that can be taken twice.
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition()
         self._works = 0
         self._since = time.monotonic()
         self._held = self._closed = False

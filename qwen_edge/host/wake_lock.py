@@ -98,7 +98,9 @@ class WakeLock:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 with _mutex(self._folder, _LONG, lambda: self._over) as held:
                     self._mark()
-                    taking = self._taking = start_detached(TAKE, [] if held is None else [held])
+                    taking = self._taking = start_detached(
+                        TAKE, keep=[] if held is None else [held]
+                    )
             except OSError:
                 taking = None
             if taking is None:
@@ -161,7 +163,7 @@ class WakeLock:
 def _start_release(held: int | None) -> subprocess.Popen[bytes] | None:
     from qwen_edge.host.android import start_detached
 
-    return start_detached(RELEASE, [] if held is None else [held])
+    return start_detached(RELEASE, keep=[] if held is None else [held])
 
 
 def _markers(folder: Path, own: Path | None = None) -> tuple[list[Path], list[Path]]:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.program import ENDLESS, EXACT, SLOWLY, environment
+from tests.cli.program import ENDLESS, EXACT
+from tests.termux.background import Program
 from tests.termux.commands import WAKE_LOCK, Commands
 
 TAKE, RELEASE = WAKE_LOCK
-# The program with other times: (seconds of work before the lock is taken, of silence after).
-_TIMED = """
-import sys
-from qwen_edge.cli.app import run_program
-from qwen_edge.host.wake_keeper import WakeKeeper
-WakeKeeper.__init__.__defaults__ = (float(sys.argv[1]), float(sys.argv[2]))
-sys.exit(run_program(sys.argv[3:]))
-"""
-AT_ONCE, FOREVER = "0", "1000"
+AT_ONCE, FOREVER = 0.0, 1000.0
+
+
+def timed(patience: float = AT_ONCE, idle: float = FOREVER) -> str:
+    """Sets the seconds of work before the lock is taken, and of silence after."""
+    return (
+        "from qwen_edge.host.wake_keeper import WakeKeeper\n"
+        f"WakeKeeper.__init__.__defaults__ = ({patience}, {idle})\n"
+    )
+
+
+def start(
+    home: Path, phone: Commands, *arguments: str, patience: float = AT_ONCE, idle: float = FOREVER
+) -> Program:
+    """Starts the program with such times."""
+    return Program(home, phone, *arguments, before=timed(patience, idle))
+
+
 SHORT = ("run", "-m", "demo", *EXACT, "Hello!")
 LONG = ("run", "-m", "demo", *ENDLESS, "Hello!")
 # It comes to its end by itself, some seconds later.
@@ -30,50 +38,12 @@ WHOLE = (*LONG, "-n", "600")
 CHAT = ("chat", *LONG[1:-1])
 
 
-class Program:
-    """The program in the background, with pipes."""
-
-    def __init__(
-        self, home: Path, phone: Commands, *arguments: str, times: tuple[str, str] | None = None
-    ) -> None:
-        patience, idle = times or (AT_ONCE, FOREVER)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _TIMED, patience, idle, *arguments],
-            # What is piped in belongs to the prompt of ``run``.
-            stdin=subprocess.PIPE if arguments[0] == "chat" else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(home, **phone.environment, **SLOWLY),
-            start_new_session=True,
-        )
-
-    def say(self, text: str) -> None:
-        """Gives ``chat`` its lines."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(text.encode())
-        self.process.stdin.flush()
-
-    def read_until(self, text: str) -> None:
-        """Reads standard error up to a text."""
-        assert self.process.stderr is not None
-        read = b""
-        while text.encode() not in read:
-            part = os.read(self.process.stderr.fileno(), 4096)
-            assert part, read
-            read += part
-
-    def end(self, stdin: bytes = b"") -> tuple[int, str, str]:
-        """Waits for the end; code, standard output and standard error."""
-        out, err = self.process.communicate(stdin, timeout=120)
-        return self.process.returncode, (out or b"").decode(), err.decode()
-
-
 def markers(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "wake-lock").glob("*.pid"))
 
 
 def test_work_that_lasts_takes_it_and_releases_it(home: Path, phone: Commands) -> None:
-    program = Program(home, phone, *WHOLE)
+    program = start(home, phone, *WHOLE)
     phone.wait_for(f"end {TAKE}")
     assert phone.awake
     assert markers(home) == [f"{program.process.pid}.pid"]
@@ -87,7 +57,7 @@ def test_work_that_lasts_takes_it_and_releases_it(home: Path, phone: Commands) -
 
 
 def test_a_short_answer_takes_nothing(home: Path, phone: Commands) -> None:
-    assert Program(home, phone, *SHORT, times=("1000", FOREVER)).end()[0] == 0
+    assert start(home, phone, *SHORT, patience=FOREVER).end()[0] == 0
     assert phone.events() == []
     assert not (home / "wake-lock").exists()
 
@@ -105,7 +75,7 @@ def test_it_is_not_taken_where_it_is_not_wanted(home: Path, phone: Commands, how
     else:
         phone.environment.pop("TERMUX_VERSION")
         phone.environment["PREFIX"] = "/usr"
-    assert Program(home, phone, *LONG, *options, "-n", "200").end()[0] == 0
+    assert start(home, phone, *LONG, *options, "-n", "200").end()[0] == 0
     assert phone.events() == []
 
 
@@ -132,8 +102,8 @@ def leave(program: Program, how: str, *, chat: bool) -> int:
     [
         ("SIGINT", 130, 0),
         ("Ctrl-C twice", 130, 130),
-        ("SIGTERM", -signal.SIGTERM, -signal.SIGTERM),
-        ("SIGHUP", -signal.SIGHUP, -signal.SIGHUP),
+        ("SIGTERM", 143, 143),
+        ("SIGHUP", 129, 129),
         ("closed pipe", 0, 0),
     ],
 )
@@ -141,7 +111,7 @@ def leave(program: Program, how: str, *, chat: bool) -> int:
 def test_it_is_released_on_every_way_out(
     home: Path, phone: Commands, how: str, code: int, code_of_chat: int, chat: bool
 ) -> None:
-    program = Program(home, phone, *(CHAT if chat else LONG))
+    program = start(home, phone, *(CHAT if chat else LONG))
     if chat:
         program.say("Hello!\n")
     phone.wait_for(f"end {TAKE}")
@@ -154,7 +124,7 @@ def test_it_is_released_on_every_way_out(
 def test_it_is_released_after_an_error(home: Path, phone: Commands) -> None:
     phone.behave(TAKE, "waits")
     # The prompt is read from a pipe that is held open until the lock is being taken.
-    program = Program(home, phone, "chat", "-m", "demo", "-c", "64")
+    program = start(home, phone, "chat", "-m", "demo", "-c", "64")
     program.say("Hello!\n")
     phone.wait_for(f"begin {TAKE}")
     phone.go()
@@ -170,23 +140,23 @@ def test_it_is_released_after_an_error(home: Path, phone: Commands) -> None:
 def test_the_next_start_releases_what_a_kill_left(
     home: Path, phone: Commands, number: signal.Signals
 ) -> None:
-    program = Program(home, phone, *LONG)
+    program = start(home, phone, *LONG)
     phone.wait_for(f"end {TAKE}")
     program.process.send_signal(number)
     assert program.end()[0] == -number
     assert phone.awake
     assert len(markers(home)) == 1
-    assert Program(home, phone, "config", "path").end()[0] == 0
+    assert start(home, phone, "config", "path").end()[0] == 0
     phone.wait_for(f"end {RELEASE}")
     assert not phone.awake
     assert markers(home) == []
     # Once is enough.
-    assert Program(home, phone, "config", "path").end()[0] == 0
+    assert start(home, phone, "config", "path").end()[0] == 0
     assert phone.events(RELEASE) == [f"begin {RELEASE}", f"end {RELEASE}"]
 
 
 def test_the_last_of_several_releases_it(home: Path, phone: Commands) -> None:
-    first, second = Program(home, phone, *LONG), Program(home, phone, *LONG)
+    first, second = start(home, phone, *LONG), start(home, phone, *LONG)
     phone.wait_for(f"end {TAKE}", times=2)
     first.process.terminate()
     first.end()
@@ -200,11 +170,11 @@ def test_the_last_of_several_releases_it(home: Path, phone: Commands) -> None:
 
 
 def test_a_start_leaves_it_to_a_living_one(home: Path, phone: Commands) -> None:
-    killed, living = Program(home, phone, *LONG), Program(home, phone, *LONG)
+    killed, living = start(home, phone, *LONG), start(home, phone, *LONG)
     phone.wait_for(f"end {TAKE}", times=2)
     killed.process.kill()
     killed.end()
-    assert Program(home, phone, "config", "path").end()[0] == 0
+    assert start(home, phone, "config", "path").end()[0] == 0
     assert phone.events(RELEASE) == []
     assert markers(home) == [f"{living.process.pid}.pid"]
     living.process.terminate()
@@ -214,7 +184,7 @@ def test_a_start_leaves_it_to_a_living_one(home: Path, phone: Commands) -> None:
 
 
 def test_a_chat_that_is_quiet_lets_the_phone_sleep(home: Path, phone: Commands) -> None:
-    program = Program(home, phone, *CHAT, times=(AT_ONCE, AT_ONCE))
+    program = start(home, phone, *CHAT, idle=AT_ONCE)
     for turn in (1, 2):
         program.say("Hello!\n")
         phone.wait_for(f"end {TAKE}", times=turn)
@@ -227,7 +197,7 @@ def test_a_chat_that_is_quiet_lets_the_phone_sleep(home: Path, phone: Commands) 
 
 
 def test_a_chat_keeps_it_from_turn_to_turn(home: Path, phone: Commands) -> None:
-    program = Program(home, phone, *CHAT)
+    program = start(home, phone, *CHAT)
     program.say("Hello!\n")
     phone.wait_for(f"end {TAKE}")
     program.process.send_signal(signal.SIGINT)
@@ -241,9 +211,9 @@ def test_a_chat_keeps_it_from_turn_to_turn(home: Path, phone: Commands) -> None:
 def test_commands_that_misbehave_change_nothing(
     home: Path, phone: Commands, name: str, mode: str
 ) -> None:
-    plain = Program(home, Commands(phone._folder.with_name("other"), ()), *WHOLE).end()
+    plain = start(home, Commands(phone._folder.with_name("other"), ()), *WHOLE).end()
     phone.behave(name, mode)
-    program = Program(home, phone, *WHOLE)
+    program = start(home, phone, *WHOLE)
     phone.wait_for(f"begin {TAKE}")
     assert program.end()[:2] == plain[:2]
     phone.wait_for(f"begin {RELEASE}")
@@ -259,20 +229,20 @@ def test_without_a_guard_the_program_ends_what_hangs(home: Path, tmp_path: Path)
         (tools / name).symlink_to(f"/bin/{name}")
     phone = Commands(tmp_path / "phone", search=str(tools))
     phone.behave(RELEASE, "hangs")
-    program = Program(home, phone, *LONG)
+    program = start(home, phone, *LONG)
     phone.wait_for(f"end {TAKE}")
     program.process.terminate()
-    assert program.end()[0] == -signal.SIGTERM
+    assert program.end()[0] == 143
     assert phone.events(RELEASE) == [f"begin {RELEASE}"]
     assert phone.left() == []
 
 
 def test_an_end_in_the_middle_of_taking(home: Path, phone: Commands) -> None:
     phone.behave(TAKE, "hangs")
-    program = Program(home, phone, *LONG)
+    program = start(home, phone, *LONG)
     phone.wait_for(f"begin {TAKE}")
     program.process.terminate()
-    assert program.end()[0] == -signal.SIGTERM
+    assert program.end()[0] == 143
     phone.wait_for(f"end {RELEASE}")
     assert phone.events(TAKE) == [f"begin {TAKE}"]
     phone.wait_for_silence()
@@ -280,13 +250,13 @@ def test_an_end_in_the_middle_of_taking(home: Path, phone: Commands) -> None:
 
 
 def test_a_taking_waits_for_another_ones_releasing(home: Path, phone: Commands) -> None:
-    first = Program(home, phone, *LONG)
+    first = start(home, phone, *LONG)
     phone.wait_for(f"end {TAKE}")
     phone.behave(RELEASE, "waits")
     first.process.terminate()
     first.end()
     phone.wait_for(f"begin {RELEASE}")
-    second = Program(home, phone, *LONG)
+    second = start(home, phone, *LONG)
     phone.go()
     phone.wait_for(f"end {TAKE}", times=2)
     events = phone.events()
@@ -301,7 +271,7 @@ def test_a_taking_waits_for_another_ones_releasing(home: Path, phone: Commands) 
 def test_nohup_stays_in_force(home: Path, phone: Commands) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        program = Program(home, phone, *WHOLE)
+        program = start(home, phone, *WHOLE)
     finally:
         signal.signal(signal.SIGHUP, before)
     phone.wait_for(f"end {TAKE}")
@@ -311,7 +281,7 @@ def test_nohup_stays_in_force(home: Path, phone: Commands) -> None:
 
 
 def test_markers_are_for_the_user_alone(home: Path, phone: Commands) -> None:
-    program = Program(home, phone, *LONG)
+    program = start(home, phone, *LONG)
     phone.wait_for(f"end {TAKE}")
     folder = home / "wake-lock"
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -324,6 +294,6 @@ def test_markers_are_for_the_user_alone(home: Path, phone: Commands) -> None:
 def test_a_folder_that_cannot_be_written_costs_the_lock_only(home: Path, phone: Commands) -> None:
     home.mkdir()
     (home / "wake-lock").write_text("in the way")
-    assert Program(home, phone, *WHOLE).end()[0] == 0
+    assert start(home, phone, *WHOLE).end()[0] == 0
     assert phone.events() == []
     assert os.path.isfile(home / "wake-lock")
