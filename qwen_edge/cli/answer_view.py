@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.language import localized
-from qwen_edge.cli.terminal import Progress, err, is_terminal, note, out, warn
+from qwen_edge.cli.terminal import Progress, err, is_terminal, note, out
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.session.answer import AnswerText, ChatModel, Event, ThinkingText
 from qwen_edge.session.governing import Governing
@@ -117,16 +117,11 @@ def stoppable(model: ChatModel, stop: StopRequest) -> ChatModel:
 
 
 def introduce(plan: Plan) -> None:
-    """Says that the demo stands in unasked, or that the model lies where reading is slow."""
+    """Says that the demo stands in unasked."""
     if plan.found.note_due:
         note(
             "This is the tiny demo model, which is not clever. "
             "Get a real one with `qwen-edge pull qwen3-0.6b`."
-        )
-    if plan.shared_storage:
-        warn(
-            "{path} lies on shared storage, where it runs at a small part of its speed.",
-            path=plan.found.path,
         )
 
 

@@ -21,22 +21,25 @@ from qwen_edge.cli.awake import Working, awake
 from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
+from qwen_edge.cli.move_model import plan_for
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import TWO_COLUMNS, err, is_terminal, note, show_error, warn, width
 from qwen_edge.cli.text_cells import wrapped
+from qwen_edge.cli.voice import LISTEN, SPEAK, Voice, copy_answer, listen, speaking
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import DeviceLimitError, MemoryLimitError, QwenEdgeError
 from qwen_edge.host.paths import data_folder
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.conversation import Conversation
 from qwen_edge.session.loaded import LoadedModel
-from qwen_edge.session.plan import make_plan
 from qwen_edge.session.store import SavedConversation, last_conversation, new_path, save
 
 OPTIONS = (
     *MODEL_OPTIONS,
     PROMPT_FILE,
+    SPEAK,
+    LISTEN,
     Option("system", ("-s", "--system"), "How the model should behave.", "TEXT"),
     Option("resume", ("-r", "--resume"), "Continue the last conversation."),
     Option("stats", ("--stats",), "Write speed and memory after each answer."),
@@ -56,6 +59,8 @@ COMMANDS = {
     "/help": Command("/help", "Show these commands."),
     "/think": Command("/think [on|off]", "Think before answering, or do not."),
     "/lora": Command("/lora [PATH|off]", "Answer with a LoRA adapter, or without."),
+    "/copy": Command("/copy", "Put the last answer on the clipboard."),
+    "/listen": Command("/listen", "Listen for the next message."),
     "/clear": Command("/clear", "Begin a new conversation."),
     "/stats": Command("/stats", "Show speed and memory of the last answer."),
     "/exit": Command("/exit", "Leave; Ctrl-D does too."),
@@ -66,9 +71,10 @@ def main(values: Values) -> int:
     """Talks until the user leaves; returns the exit code."""
     saved = last_conversation() if values.switch("resume") else None
     file = prompt_file(values)
-    plan, governor = make_plan(flags_of(values)), GovernorView()
+    plan, governor = plan_for(flags_of(values)), GovernorView()
     with (
         awake(plan.settings.get("wake-lock")) as working,
+        speaking(values.switch("speak"), to_the_end=False) as voice,
         LoadedModel(
             plan, file, keep_all=True, watcher=SetupView(), tell=governor, turns=True
         ) as loaded,
@@ -84,6 +90,7 @@ def main(values: Values) -> int:
             working,
             show_stats=values.switch("stats"),
         )
+        chat.voice, chat.listens = voice, values.switch("listen")
         code = chat.talk()
     tell_of_prompt_file(loaded)
     return code
@@ -99,6 +106,10 @@ class Chat:
         saved: a conversation to go on with.
         working: makes the context manager of each answer.
         show_stats: whether each answer is followed by its statistics.
+
+    Attributes:
+        voice: speaks the answers.
+        listens: whether an empty line is a request to listen.
     """
 
     def __init__(
@@ -112,6 +123,8 @@ class Chat:
         show_stats: bool,
     ) -> None:
         self._loaded = loaded
+        self.voice: Voice | None = None
+        self.listens = False
         self._working = working
         self._governor = governor
         self._input = LineInput(data_folder() / "history")
@@ -124,6 +137,7 @@ class Chat:
         self._conversation = Conversation(self._model, system, saved.messages if saved else ())
         self._always_stats = show_stats
         self._last: GenerationStats | None = None
+        self._last_text = ""
         self._failure: QwenEdgeError | None = None
         self._resumed = saved is not None
 
@@ -140,8 +154,10 @@ class Chat:
             try:
                 text = self._input.read(_PROMPT)
             except KeyboardInterrupt:
-                interrupts += 1
                 err("")
+                if self.voice is not None and self.voice.hush():
+                    continue
+                interrupts += 1
                 if interrupts > 1:
                     return _INTERRUPTED
                 note("Ctrl-C once more leaves; so does Ctrl-D.")
@@ -149,6 +165,7 @@ class Chat:
             if text is None or text.strip() in ("/exit", "/quit"):
                 break
             interrupts = 0
+            text = self._heard(text)
             if text.strip() and not self._run_command(text.strip()):
                 try:
                     interrupts = int(self._turn(text))
@@ -177,8 +194,26 @@ class Chat:
             turns = len(self._conversation.messages) // 2
             note("The last conversation goes on, {turns} turns so far.", turns=turns)
 
+    def _heard(self, line: str) -> str:
+        """What the user says where a line asks to listen, empty if nothing; else the line."""
+        if line.strip() != "/listen" and not (self.listens and not line.strip()):
+            return line
+        if self.voice is not None:
+            self.voice.hush()
+        try:
+            return listen()
+        except QwenEdgeError as error:
+            if not self._input.interactive:
+                self._failure = error
+            show_error(error)
+        except KeyboardInterrupt:
+            err("")
+        return ""
+
     def _turn(self, question: str) -> bool:
         """Answers one message; returns whether Ctrl-C stopped the answer."""
+        if self.voice is not None:
+            self.voice.hush()
         progress, view = PrefillProgress(), AnswerView(thoughts=True)
         self._governor.answer, self._governor.progress = view, progress
         governing = self._loaded.governing
@@ -201,6 +236,8 @@ class Chat:
             try:
                 for event in answer:
                     view.show(event)
+                    if self.voice is not None:
+                        self.voice.hear(event)
             except KeyboardInterrupt:
                 interrupted = True
             finally:
@@ -212,7 +249,8 @@ class Chat:
                     for event in rest:
                         view.show(event)
                     view.finish()
-        self._last = answer.stats
+        self._last, self._last_text = answer.stats, answer.text
+        self._settle_voice(interrupted=interrupted)
         if interrupted:
             note("Stopped. Ctrl-C once more leaves.")
         elif self._always_stats:
@@ -221,6 +259,16 @@ class Chat:
         spared = options.max_tokens < self._options.max_tokens
         explain_cut(self._last, self._loaded.engine.config.context, spared=spared)
         return interrupted
+
+    def _settle_voice(self, *, interrupted: bool) -> None:
+        """At a terminal the speaking goes on beside the next message; over pipes it is awaited."""
+        if self.voice is None:
+            return
+        if interrupted:
+            self.voice.hush()
+        elif not self._input.interactive:
+            self.voice.wait()
+        self.voice.tell()
 
     def _keep(self, question: str, answer: str) -> None:
         if not answer:
@@ -249,6 +297,11 @@ class Chat:
             self._set_thinking(argument.strip())
         elif name == "/lora":
             self._set_lora(argument.strip())
+        elif name == "/copy":
+            if self._last_text:
+                copy_answer(self._last_text)
+            else:
+                note("There was no answer yet.")
         elif name == "/clear":
             self._conversation.clear()
             self._path = new_path()

@@ -25,7 +25,7 @@ COMMANDS = {
     "run": "Answer one prompt, from arguments or standard input.",
     "bench": "Measure speed and memory on this device.",
     "eval": "Measure how well a model predicts or answers.",
-    "models": "List, inspect and remove the models on this device.",
+    "models": "List, inspect, move and remove the models on this device.",
     "pull": "Download a model and convert it.",
     "convert": "Turn a checkpoint into a model file.",
     "doctor": "Look at this device and say what it can run.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +18,15 @@ from qwen_edge.session.pull_offer import Offer
 class DownloadView:
     """Shows the progress of one download.
 
+    Args:
+        announce: is told as well, in a line.
+
     Attributes:
         watch: tells it of what goes on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[str], None] = lambda text: None) -> None:
+        self._announce = announce
         self.watch = Watch(checking=self._checking, waiting=self._waiting)
         self._bar: Progress | None = None
         self._total = 0
@@ -65,6 +69,7 @@ class DownloadView:
             self._checks = False
             self._bar.describe(translate("Downloading"), self._total)
         self._bar.update(done)
+        self._announce(f"{format_size(done)}/{format_size(self._total)}")
 
     def _checking(self, done: int, total: int) -> None:
         if self._bar is None:

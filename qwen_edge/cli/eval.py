@@ -11,6 +11,7 @@ from qwen_edge.cli.awake import staying_awake
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.language import translate
 from qwen_edge.cli.model_options import ENGINE_OPTIONS, MODEL_OPTIONS, flags_of
+from qwen_edge.cli.move_model import warn_of_storage
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import Progress, is_terminal, note, out
@@ -273,6 +274,7 @@ class _Watcher:
     def loaded(self, plan: Plan) -> None:
         """See ``session.eval_run.Watcher``."""
         introduce(plan)
+        warn_of_storage(plan)
 
     def begin(self, tokens: int) -> None:
         """See ``session.eval_run.Watcher``."""

@@ -26,6 +26,11 @@ HELP = {
     "Think before answering, or do not.": "回答前思考，或不思考。",
     "Answer with a LoRA adapter, or without.": "使用 LoRA 适配器回答，或不使用。",
     "Begin a new conversation.": "开始新的对话。",
+    "Put the last answer on the clipboard.": "把上次的回答放到剪贴板。",
+    "Listen for the next message.": "听写下一条消息。",
+    "Speak the answer while it comes (Termux:API).": "边生成边朗读回答（Termux:API）。",
+    "Listen for the prompt (Termux:API).": "听写提示词（Termux:API）。",
+    "Put the whole answer on the clipboard in the end.": "最后把整个回答放到剪贴板。",
     "Show speed and memory of the last answer.": "显示上次回答的速度和内存。",
     "Leave; Ctrl-D does too.": "退出；Ctrl-D 也可以。",
     # run
@@ -108,7 +113,15 @@ HELP = {
     "a size such as 200MB": "大小，如 200MB",
     "core numbers such as 4-7 or 0,2": "核心编号，如 4-7 或 0,2",
     # models, convert
-    "List, inspect and remove the models on this device.": "列出、查看和删除本设备上的模型。",
+    "List, inspect, move and remove the models on this device.": (
+        "列出、查看、移入和删除本设备上的模型。"
+    ),
+    "Bring a model into the folder of models, where it is fast; the original goes if you agree.": (
+        "把模型搬进模型文件夹，在那里运行才快；经您同意后删除原文件。"
+    ),
+    "A model file, on shared storage say.": "模型文件，例如在共享存储中的。",
+    "What it is called there.": "在那里的名称。",
+    "Delete the original without asking.": "不询问即删除原文件。",
     "List the models, the one that is part of the program first.": "列出模型，程序自带的在前。",
     "Print JSON.": "输出 JSON。",
     "Show everything about one model.": "显示一个模型的全部信息。",

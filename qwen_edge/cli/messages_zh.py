@@ -8,6 +8,7 @@ from qwen_edge.cli.eval_zh import EVAL
 from qwen_edge.cli.findings_zh import FINDINGS
 from qwen_edge.cli.governor_zh import GOVERNOR
 from qwen_edge.cli.help_zh import HELP
+from qwen_edge.cli.phone_zh import PHONE
 from qwen_edge.cli.pull_zh import PULL
 
 _ERRORS = {
@@ -580,5 +581,7 @@ _DOCTOR = {
     ),
 }
 
-MESSAGES = _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | CONVERT | EVAL | GOVERNOR | PULL | HELP
+MESSAGES = (
+    _ERRORS | _NOTES | _DOCTOR | FINDINGS | BENCH | CONVERT | EVAL | GOVERNOR | PULL | PHONE | HELP
+)
 """English template -> Chinese template, with the same fields."""

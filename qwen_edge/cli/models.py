@@ -27,7 +27,7 @@ from qwen_edge.session.models import (
 from qwen_edge.session.prompt_store import PromptStore
 
 app = typer.Typer(
-    help="List, inspect and remove the models on this device.",
+    help="List, inspect, move and remove the models on this device.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -37,7 +37,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.callback(invoke_without_command=True)
 def models_command(context: typer.Context) -> None:
-    """List, inspect and remove the models on this device."""
+    """List, inspect, move and remove the models on this device."""
     if context.invoked_subcommand is None:
         list_command()
 
@@ -158,6 +158,32 @@ def remove_command(
             "{path} cannot be deleted: {reason}.", path=path, reason=error.strerror or error
         ) from error
     note("{name} is deleted.", name=path.stem)
+
+
+@app.command("move")
+def move_command(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A model file, on shared storage say.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What it is called there.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Delete the original without asking.")
+    ] = False,
+) -> None:
+    """Bring a model into the folder of models, where it is fast; the original goes if you agree."""
+    from qwen_edge.cli.move_model import copy_with_progress, delete_original
+    from qwen_edge.session.moving import copied_to
+
+    target = copied_to(path, name)
+    if path.exists() and target.exists() and path.samefile(target):
+        out(str(target))
+        note("It is there already.")
+        return
+    original = copy_with_progress(path, target)
+    out(str(target))
+    delete_original(original, target, yes=yes)
 
 
 @app.command("clear-cache")

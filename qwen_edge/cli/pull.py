@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qwen_edge.cli.announcing import announced
 from qwen_edge.cli.awake import staying_awake
 from qwen_edge.cli.convert_options import (
     USUAL_GROUP,
@@ -29,6 +31,7 @@ from qwen_edge.cli.convert_options import (
     stored_name,
 )
 from qwen_edge.cli.download_view import DownloadView
+from qwen_edge.cli.language import translate
 from qwen_edge.cli.terminal import note, out, table, warn
 from qwen_edge.errors import UsageError
 from qwen_edge.host.retry import Patience
@@ -128,13 +131,15 @@ def pull_command(
     if found := request.made_before():
         _say_there(found)
         return
-    with staying_awake():
-        _pull(request, Patience(timeout=timeout), dry_run)
+    with staying_awake(), announced(f"qwen-edge pull {wanted.name}") as announce:
+        _pull(request, Patience(timeout=timeout), dry_run, announce)
 
 
-def _pull(request: _Request, patience: Patience, dry_run: bool) -> None:
+def _pull(
+    request: _Request, patience: Patience, dry_run: bool, announce: Callable[[str], None]
+) -> None:
     """Asks the source, downloads and converts."""
-    view = DownloadView()
+    view = DownloadView(announce)
     offer = look(request.wanted, os.environ, patience, view.watch)
     if found := request.made_of(offer):
         _say_there(found)
@@ -152,6 +157,7 @@ def _pull(request: _Request, patience: Patience, dry_run: bool) -> None:
     with folder:
         downloaded = view.download(folder, offer, patience)
         with view.kept(folder, offer):
+            announce(translate("Converting"))
             _finish(request, offer, downloaded)
         if request.keep_source and offer.selection.kind != READY:
             note("What was downloaded is kept in {folder}.", folder=folder.path)

@@ -20,17 +20,18 @@ from qwen_edge.cli.answer_view import (
 from qwen_edge.cli.awake import awake
 from qwen_edge.cli.interrupts import StopRequest
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
+from qwen_edge.cli.move_model import plan_for
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.prompt import read_prompt
 from qwen_edge.cli.setup_view import SetupView
 from qwen_edge.cli.terminal import is_terminal, note, out, table
-from qwen_edge.engine.stats import GenerationStats
+from qwen_edge.cli.voice import COPY, LISTEN, SPEAK, Voice, copy_answer, listen, speaking
 from qwen_edge.errors import UsageError
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.answer import Answer, AnswerOptions
 from qwen_edge.session.conversation import SYSTEM, USER, Message, encode_messages
 from qwen_edge.session.loaded import LoadedModel
-from qwen_edge.session.plan import Plan, make_plan
+from qwen_edge.session.plan import Plan
 
 _MOST_LOGPROBS = 100
 
@@ -38,6 +39,9 @@ OPTIONS = (
     Option("prompt", (), "The prompt; what is piped in comes after it.", "PROMPT", many=True),
     *MODEL_OPTIONS,
     PROMPT_FILE,
+    SPEAK,
+    LISTEN,
+    COPY,
     Option("system", ("-s", "--system"), "How the model should behave.", "TEXT"),
     Option("think_budget", ("--think-budget",), "The most tokens to think for.", "N"),
     Option("stop", ("--stop",), "Text that ends the answer; can be repeated.", "TEXT", many=True),
@@ -56,6 +60,8 @@ def main(values: Values) -> int:
     if logprobs is not None and not values.switch("json"):
         raise UsageError("--logprobs works with --json only.", "Add --json.")
     prompt = read_prompt(values.many("prompt"))
+    if values.switch("listen"):
+        prompt = "\n\n".join(filter(None, (prompt, listen())))
     # Settings can be explained without anything to answer.
     if not prompt and not values.switch("explain"):
         raise UsageError(
@@ -64,11 +70,12 @@ def main(values: Values) -> int:
             "`qwen-edge chat` is for talking.",
         )
     start = time.perf_counter()
-    plan = make_plan(flags_of(values))
+    plan = plan_for(flags_of(values))
     governor = GovernorView()
     with (
         awake(plan.settings.get("wake-lock")) as working,
         working(),
+        speaking(values.switch("speak")) as voice,
         LoadedModel(plan, prompt_file(values), watcher=SetupView(), tell=governor) as loaded,
     ):
         load_seconds = time.perf_counter() - start
@@ -86,10 +93,12 @@ def main(values: Values) -> int:
             split_thinking=not values.switch("raw"),
         )
         ids = _prompt_ids(loaded, prompt, values, options)
-        stats = _answer(loaded, governor, ids, options, values, load_seconds)
+        answer = _answer(loaded, governor, ids, options, values, load_seconds, voice)
         spared = options.max_tokens < wanted.max_tokens
         if spared or values["max_tokens"] is None:
-            explain_cut(stats, loaded.engine.config.context, spared=spared)
+            explain_cut(answer.stats, loaded.engine.config.context, spared=spared)
+        if values.switch("copy"):
+            copy_answer(answer.text)
     tell_of_prompt_file(loaded)
     return 0
 
@@ -148,7 +157,9 @@ def _answer(
     options: AnswerOptions,
     values: Values,
     load_seconds: float,
-) -> GenerationStats:
+    voice: Voice | None,
+) -> Answer:
+    """Shows the answer as it comes, and returns it."""
     progress = PrefillProgress()
     as_json = values.switch("json")
     view = AnswerView(thoughts=is_terminal(sys.stderr) or values.switch("thinking"))
@@ -159,6 +170,8 @@ def _answer(
             for event in answer:
                 if not as_json:
                     view.show(event)
+                if voice is not None:
+                    voice.hear(event)
         finally:
             progress.clear()
             for event in answer.rest():
@@ -170,7 +183,7 @@ def _answer(
             if values.switch("stats"):
                 show_stats(answer.stats, load_seconds)
                 show_governor(loaded.governing)
-    return answer.stats
+    return answer
 
 
 def _write_json(answer: Answer, loaded: LoadedModel, load_seconds: float) -> None:

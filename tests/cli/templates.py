@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "qwen_edge"
 ERRORS = PACKAGE / "errors.py"
 # Functions whose first argument is a template.
 TELLING = {"note", "warn", "progress", "Progress", "file_progress", "heading", "translate"}
-TELLING |= {"localized", "_labelled"}
+TELLING |= {"localized", "_labelled", "confirmed"}
 # What an engine tells a watcher.
 WATCHED = {"begin", "warn"}
 
