@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import NamedTuple
-
 from qwen_edge.cli.answer_view import (
     AnswerView,
     GovernorView,
@@ -18,19 +14,19 @@ from qwen_edge.cli.answer_view import (
     tell_of_prompt_file,
 )
 from qwen_edge.cli.awake import Working, awake
+from qwen_edge.cli.chat_help import COMMANDS, show_help
+from qwen_edge.cli.chat_lora import set_lora
 from qwen_edge.cli.interrupts import StopRequest, uninterrupted
 from qwen_edge.cli.line_input import LineInput
 from qwen_edge.cli.model_options import MODEL_OPTIONS, PROMPT_FILE, flags_of, prompt_file
 from qwen_edge.cli.move_model import plan_for
 from qwen_edge.cli.options import Option, Values
 from qwen_edge.cli.setup_view import SetupView
-from qwen_edge.cli.terminal import TWO_COLUMNS, err, is_terminal, note, show_error, warn, width
-from qwen_edge.cli.text_cells import wrapped
+from qwen_edge.cli.terminal import err, note, show_error, warn
 from qwen_edge.cli.voice import LISTEN, SPEAK, Voice, copy_answer, listen, speaking
 from qwen_edge.engine.stats import GenerationStats
 from qwen_edge.errors import DeviceLimitError, MemoryLimitError, QwenEdgeError
 from qwen_edge.host.paths import data_folder
-from qwen_edge.host.sizes import format_size
 from qwen_edge.session.conversation import Conversation
 from qwen_edge.session.loaded import LoadedModel
 from qwen_edge.session.store import SavedConversation, last_conversation, new_path, save
@@ -46,25 +42,6 @@ OPTIONS = (
 )
 _PROMPT = "> "
 _INTERRUPTED = 130
-
-
-class Command(NamedTuple):
-    """A slash command: how it is written, and what it does."""
-
-    usage: str
-    help: str
-
-
-COMMANDS = {
-    "/help": Command("/help", "Show these commands."),
-    "/think": Command("/think [on|off]", "Think before answering, or do not."),
-    "/lora": Command("/lora [PATH|off]", "Answer with a LoRA adapter, or without."),
-    "/copy": Command("/copy", "Put the last answer on the clipboard."),
-    "/listen": Command("/listen", "Listen for the next message."),
-    "/clear": Command("/clear", "Begin a new conversation."),
-    "/stats": Command("/stats", "Show speed and memory of the last answer."),
-    "/exit": Command("/exit", "Leave; Ctrl-D does too."),
-}
 
 
 def main(values: Values) -> int:
@@ -292,11 +269,11 @@ class Chat:
                 return False
             note("There is no command {name}; /help lists them.", name=name)
         elif name == "/help":
-            _show_help()
+            show_help()
         elif name == "/think":
             self._set_thinking(argument.strip())
         elif name == "/lora":
-            self._set_lora(argument.strip())
+            set_lora(self._loaded, argument.strip(), again=bool(self._conversation.messages))
         elif name == "/copy":
             if self._last_text:
                 copy_answer(self._last_text)
@@ -313,48 +290,6 @@ class Chat:
             note("There was no answer yet.")
         return True
 
-    def _set_lora(self, argument: str) -> None:
-        if not argument:
-            self._tell_of_lora()
-            return
-        scale = self._loaded.plan.settings.get("lora-scale")
-        try:
-            lora = self._loaded.set_lora(
-                None if argument == "off" else Path(argument),
-                scale if isinstance(scale, float) else 1.0,
-            )
-        except QwenEdgeError as error:
-            show_error(error)
-            return
-        again = bool(self._conversation.messages)
-        if lora is None:
-            note(
-                "No adapter from here on; the conversation is read anew without it."
-                if again
-                else "No adapter from here on."
-            )
-        else:
-            note(
-                "The adapter {name}, rank {rank}, from here on; the conversation is read anew "
-                "with it."
-                if again
-                else "The adapter {name}, rank {rank}, from here on.",
-                name=lora.name,
-                rank=lora.rank,
-            )
-
-    def _tell_of_lora(self) -> None:
-        lora = self._loaded.lora
-        if lora is None:
-            note("There is no adapter; write /lora PATH.")
-        else:
-            note(
-                "The adapter {name}, rank {rank}, takes {size}; /lora off goes without it.",
-                name=lora.name,
-                rank=lora.rank,
-                size=format_size(lora.memory),
-            )
-
     def _set_thinking(self, argument: str) -> None:
         wanted = {"on": True, "off": False, "": not self._options.thinking}.get(argument)
         if wanted is None:
@@ -365,17 +300,3 @@ class Chat:
             note("This model does not think before it answers.")
         else:
             note("Thinking is on." if wanted else "Thinking is off.")
-
-
-def _show_help() -> None:
-    from qwen_edge.cli.language import translate
-
-    for command in COMMANDS.values():
-        told = translate(command.help)
-        if is_terminal(sys.stderr) and width() < TWO_COLUMNS:
-            lines = [command.usage, *(f"    {line}" for line in wrapped(told, width() - 5))]
-        else:
-            lines = [f"{command.usage:<17}{told}"]
-        for line in lines:
-            err(line, style="dim")
-    note('Lines between two lines of """ are one message.')

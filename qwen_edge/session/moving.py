@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from qwen_edge.errors import ModelNotFoundError, QwenEdgeError, UsageError
 from qwen_edge.host.paths import data_folder, models_folder
+from qwen_edge.host.place import Place
 from qwen_edge.host.storage import is_shared_storage
 from qwen_edge.model.packed import open_model
 from qwen_edge.model.replacing_file import ReplacingFile
@@ -121,7 +122,9 @@ def remove_original(original: Original) -> None:
 
 def may_be_offered(path: Path, environ: Mapping[str, str] | None = None) -> bool:
     """Whether to ask about a model on slow storage: there is a better place, and no "no" yet."""
-    return not is_shared_storage(models_folder(environ)) and str(path) not in _staying(environ)
+    place = Place(environ=os.environ if environ is None else environ)
+    better = not is_shared_storage(models_folder(environ), place)
+    return better and str(path) not in _staying(environ)
 
 
 def let_stay(path: Path, environ: Mapping[str, str] | None = None) -> None:

@@ -60,7 +60,7 @@ def test_progress_is_pinned_and_taken_away_when_broken_off(
     program = pull(home, phone)
     phone.wait_for(f"end {SHOW}")
     assert "--ongoing" in words(phone)[0]
-    assert "MB/" in " ".join(words(phone)[0]) or "MiB/" in " ".join(words(phone)[0])
+    assert "/2.9 MiB" in words(phone)[0][5]
     program.process.send_signal(signal.SIGINT)
     assert program.end()[0] == 130
     phone.wait_for(f"end {REMOVE}")

@@ -16,7 +16,8 @@ from tests.text.test_sentences import cut
 
 SPEAK, ENGINES = "termux-tts-speak", "termux-tts-engines"
 COPY, LISTEN = "termux-clipboard-set", "termux-speech-to-text"
-QUESTION = "What can you do?"
+# Its answer has several sentences.
+QUESTION = "Hello!"
 ASK = ("run", "-m", "demo", *EXACT, QUESTION)
 LONG = ("run", "-m", "demo", *ENDLESS, "--wake-lock", "off", "--speak", "Hello!")
 
@@ -83,8 +84,8 @@ def test_ctrl_c_cuts_the_speaking_short(home: Path, phone: Commands) -> None:
     program.read_until("clipboard")
     phone.wait_for(f"begin {SPEAK}")
     program.process.send_signal(signal.SIGINT)
-    # The answer is whole: nothing went wrong.
-    assert program.end()[0] == 0
+    # The answer is whole, and once the waiting has begun nothing else is cut short.
+    assert program.end()[0] in (0, 130)
     assert phone.left() == []
     assert phone.events(SPEAK) == [f"begin {SPEAK}"]
 
@@ -175,7 +176,7 @@ def test_ctrl_c_at_the_prompt_hushes_and_stays(home: Path, phone: Commands) -> N
         phone.wait_for(f"begin {SPEAK}")
         terminal.wait_for("> ")
         terminal.press_ctrl_c()
-        phone.wait_until(lambda: not any("stub" in line for line in phone.left()))
+        phone.wait_until(lambda: not any(SPEAK in line for line in phone.left()))
         terminal.send("/stats\r")
         terminal.wait_for("tokens/s")
         terminal.send("/exit\r")
@@ -189,7 +190,7 @@ def test_the_next_message_hushes_the_answer_before(home: Path, phone: Commands) 
         terminal.send(QUESTION + "\r")
         phone.wait_for(f"begin {SPEAK}")
         terminal.wait_for("> ")
-        terminal.send("Hello!\r")
+        terminal.send("What can you do?\r")
         phone.wait_for(f"begin {SPEAK}", times=2)
         terminal.send("/exit\r")
         assert terminal.finish() == 0
