@@ -48,23 +48,15 @@ def battery_status(place: Place | None = None) -> Battery | None:
     Asks Termux:API where that is installed, which takes up to some seconds, else /sys.
     """
     place = place or Place()
-    found = answered(ask().outcome(TIMEOUT)) if is_termux(place) else None
+    found = answered(ask().outcome()) if is_termux(place) else None
     return found or read_sysfs(place)
 
 
 def ask() -> Command:
     """Begins to ask Termux:API, if its command is there."""
-    import shutil
+    from qwen_edge.host.android import Command
 
-    from qwen_edge.host.android import DETACHED_LIMIT, Command, ends_itself
-
-    # Where this very program is killed meanwhile, nobody else would end a command that hangs.
-    guard = (
-        ("timeout", "-k", "1", str(DETACHED_LIMIT))
-        if ends_itself() and shutil.which(COMMAND)
-        else ()
-    )
-    return Command(*guard, COMMAND)
+    return Command(COMMAND, seconds=TIMEOUT)
 
 
 def answered(outcome: Outcome) -> Battery | None:

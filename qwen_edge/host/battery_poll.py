@@ -6,7 +6,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from qwen_edge.host import battery
 from qwen_edge.host.battery import COMMAND, Battery, answered, ask, power_supplies, read_sysfs
 from qwen_edge.host.place import Place
 from qwen_edge.host.system import is_termux
@@ -109,7 +108,7 @@ class BatteryPoller:
             if self._closed:
                 return None
             self._command = ask()
-        outcome = self._command.outcome(battery.TIMEOUT)
+        outcome = self._command.outcome()
         found = answered(outcome)
         self._refused = 0 if found else self._refused + 1
         self._termux = outcome.state not in (ABSENT, HANGS) and self._refused < _PATIENCE

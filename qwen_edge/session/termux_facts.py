@@ -49,11 +49,11 @@ def termux_facts(
         return None
     import shutil
 
-    from qwen_edge.host.battery import TIMEOUT, answered, ask
+    from qwen_edge.host.battery import answered, ask
 
     found = [use for name, use in ABILITIES.items() if shutil.which(name)]
     # A question that changes nothing.
-    outcome = ask().outcome(TIMEOUT)
+    outcome = ask().outcome()
     return TermuxFacts(
         api=outcome.state,
         abilities=tuple(found),
