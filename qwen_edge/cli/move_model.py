@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,8 +44,13 @@ def warn_of_storage(plan: Plan) -> None:
         "{path} lies on shared storage, where it runs at a small part of its speed.",
         path=plan.found.path,
     )
-    command = f"qwen-edge models move {shlex.quote(str(plan.found.path))}"
-    if not _interactive():
+    import shlex
+
+    from qwen_edge.session.moving import may_be_offered
+
+    # At a terminal it is asked instead.
+    if not _interactive() and may_be_offered(plan.found.path):
+        command = f"qwen-edge models move {shlex.quote(str(plan.found.path.absolute()))}"
         note("`{command}` brings it where it is fast.", command=command)
 
 

@@ -70,6 +70,10 @@ class Notice:
         return (_SHOW, "--id", self._id, "--title", self._title, "--content", text, *more)
 
     def _work(self) -> None:
+        with contextlib.suppress(MemoryError):
+            self._show_all()
+
+    def _show_all(self) -> None:
         while (text := self._next()) is not None:
             from qwen_edge.host.android import DONE, STOPPED, Command
 

@@ -77,7 +77,7 @@ class Speaker:
     def _work(self) -> None:
         state = DONE
         for _ in range(_TRIES):
-            state = self._run(Command(_PROBE), self._hushed)
+            state = self._run(_PROBE, "", LIMIT, self._hushed)
             if state != HANGS:
                 break
         # An older Termux:API may lack it.
@@ -85,8 +85,7 @@ class Speaker:
         while (task := self._next()) is not None:
             sentence, hushed = task
             limit = _LIMIT + _PER_CHARACTER * len(sentence)
-            command = Command(_SPEAK, text=sentence + "\n", seconds=limit)
-            self._judge(self._run(command, hushed))
+            self._judge(self._run(_SPEAK, sentence + "\n", limit, hushed))
 
     def _next(self) -> tuple[str, int] | None:
         with self._changed:
@@ -99,11 +98,13 @@ class Speaker:
             self._busy = True
             return self._waiting.popleft(), self._hushed
 
-    def _run(self, command: Command, hushed: int) -> str:
-        with self._changed:
-            self._command = command
-            late = self._hushed != hushed or self._closed
+    def _run(self, name: str, text: str, limit: float, hushed: int) -> str:
+        """Runs a command to its end, unless there was a hush since it was decided on."""
         try:
+            command = Command(name, text=text, seconds=limit)
+            with self._changed:
+                self._command = command
+                late = self._hushed != hushed or self._closed
             if late:
                 command.stop()
             return command.outcome().state

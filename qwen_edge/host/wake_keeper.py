@@ -61,18 +61,14 @@ class WakeKeeper:
                 self._changed.notify_all()
 
     def _keep(self) -> None:
-        while (wanted := self._next()) is not None:
-            if wanted:
-                try:
-                    taken = self._lock.take()
-                except MemoryError:
-                    taken = False
-                if not taken:
-                    # It is released in the end, should it have been taken after all.
+        # Should the lock have been taken after all, it is released in the end.
+        with contextlib.suppress(MemoryError):
+            while (wanted := self._next()) is not None:
+                if not wanted:
+                    self._lock.release()
+                elif not self._lock.take():
                     return
-            else:
-                self._lock.release()
-            self._held = wanted
+                self._held = wanted
 
     def _next(self) -> bool | None:
         """Waits for the time to take (True) or to release (False); None at the end."""

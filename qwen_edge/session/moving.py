@@ -124,12 +124,13 @@ def may_be_offered(path: Path, environ: Mapping[str, str] | None = None) -> bool
     """Whether to ask about a model on slow storage: there is a better place, and no "no" yet."""
     place = Place(environ=os.environ if environ is None else environ)
     better = not is_shared_storage(models_folder(environ), place)
-    return better and str(path) not in _staying(environ)
+    return better and str(path.absolute()) not in _staying(environ)
 
 
 def let_stay(path: Path, environ: Mapping[str, str] | None = None) -> None:
     """Remembers that the user wants a model to stay where it is."""
-    names = [*(name for name in _staying(environ) if name != str(path)), str(path)]
+    added = str(path.absolute())
+    names = [*(name for name in _staying(environ) if name != added), added]
     data = json.dumps(names[-_MOST_STAYING:]).encode()
     target = data_folder(environ) / _STAYING
     # Being asked once more is all that it costs.
