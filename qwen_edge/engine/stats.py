@@ -15,11 +15,11 @@ class GenerationStats:
         generated_tokens: tokens of the answer, the stop token included.
         prefill_seconds: from the call to the first token's logits.
         first_token_seconds: from the call to the first token.
-        decode_seconds: from the first token to the last.
+        decode_seconds: from the first token to the last, without pauses.
         finish_reason: ``stop``, ``length``, ``interrupted``, ``memory`` or ``device``.
         drafted_tokens: tokens computed on the guess that they come next.
         accepted_tokens: how many of them did come.
-        paused_seconds: how much of these times was spent letting the device cool down.
+        paused_seconds: what was waited for the device to cool down.
     """
 
     prompt_tokens: int

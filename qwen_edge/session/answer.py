@@ -127,13 +127,17 @@ class Answer:
         self._splitter = _Splitter(model, self.prompt_ids, options)
         self._generations = [self._generation([], options.max_tokens, options.sampling)]
         self._thought = 0
-        self._paused = 0.0
+        # Seconds of waiting in all, up to the first token, and up to the last one.
+        self._paused = self._paused_first = self._paused_last = 0.0
         self._finish = ""
 
     def __iter__(self) -> Iterator[Event]:
         try:
             with memory_errors():
                 for step in self._steps():
+                    self._paused_last = self._paused
+                    if not self.steps:
+                        self._paused_first = self._paused
                     self.steps.append(step)
                     yield from self._splitter.push(step.id)
                     if self._splitter.stopped:
@@ -182,13 +186,14 @@ class Answer:
         """Counts and timings so far."""
         parts = [generation.stats for generation in self._generations]
         first, *others = parts
+        paused = self._paused_last - self._paused_first
         seconds = sum(part.first_token_seconds + part.decode_seconds for part in others)
         return replace(
             first,
             generated_tokens=sum(part.generated_tokens for part in parts),
             drafted_tokens=sum(part.drafted_tokens for part in parts),
             accepted_tokens=sum(part.accepted_tokens for part in parts),
-            decode_seconds=first.decode_seconds + seconds,
+            decode_seconds=max(first.decode_seconds + seconds - paused, 0.0),
             finish_reason=self._finish or self._generations[-1].stats.finish_reason,
             paused_seconds=self._paused,
         )

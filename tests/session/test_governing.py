@@ -166,6 +166,9 @@ def test_an_answer_waits_as_long_as_it_is_told() -> None:
     assert answer.text == "Hello"
     assert 0.04 <= done.stats.paused_seconds <= polled[-1] - polled[0]
     assert polled[2] - polled[1] >= 0.02
+    # The speed is that of the work.
+    stats = done.stats
+    assert stats.decode_seconds <= polled[-1] - polled[0] - stats.paused_seconds + 0.001
 
 
 class ScriptedModelWith:
