@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -30,7 +29,8 @@ class Notice:
         self._title = title
         self._interval = interval
         self._first = self._due = time.monotonic() + patience
-        self._id = f"qwen-edge-{os.getpid()}"
+        # Whoever does the same again takes over what a killed process left pinned.
+        self._id = title.replace(" ", "-")
         self._changed = threading.Condition()
         self._text = ""
         self._command: Command | None = None
@@ -47,7 +47,10 @@ class Notice:
                 self._changed.notify_all()
 
     def end(self, text: str) -> None:
-        """What came of it; shown where it took long. An empty text takes the notification away."""
+        """What came of it; shown where it took long. An empty text takes the notification away.
+
+        So does the end of short work: it may have been left by a process that was killed.
+        """
         with self._changed:
             if self._over:
                 return
@@ -59,12 +62,13 @@ class Notice:
             command.stop()
         if self._thread.is_alive():
             self._thread.join(INTERVAL)
-        if self._fails or time.monotonic() < self._first:
+        if self._fails:
             return
+        late = time.monotonic() >= self._first
         from qwen_edge.host.android import start_detached
 
         with contextlib.suppress(OSError, MemoryError):
-            start_detached(*(self._words(text) if text else (_REMOVE, self._id)))
+            start_detached(*(self._words(text) if text and late else (_REMOVE, self._id)))
 
     def _words(self, text: str, *more: str) -> tuple[str, ...]:
         return (_SHOW, "--id", self._id, "--title", self._title, "--content", text, *more)

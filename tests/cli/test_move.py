@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qwen_edge.session.models import demo_path
-from tests.cli.program import EXACT, PROGRAM, Terminal, run
+from tests.cli.program import EXACT, PROGRAM, Terminal, environment, run
 from tests.cli.running import too_long_lines
 
 NAME = "it's mine"
@@ -128,6 +130,23 @@ def test_a_copy_that_cannot_be_made_is_told_of_and_the_answer_comes(home: Path, 
         assert "another model" in terminal.screen
         assert "Hello! I am" in terminal.screen
     assert copy_of(home).read_bytes() == b"another"
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(home: Path, card: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "models", "move", str(card), "--yes"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(home, **at_home(home)),
+        # More than that does not go into a file.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error:" in done.stderr
+    assert list(copy_of(home).parent.iterdir()) == []
+    assert card.read_bytes() == demo_path().read_bytes()
 
 
 def test_the_command(home: Path, card: Path) -> None:

@@ -78,7 +78,22 @@ def test_a_failure_is_shown(home: Path, phone: Commands, hub: HubServer) -> None
 
 def test_a_short_download_shows_nothing(home: Path, phone: Commands) -> None:
     assert pull(home, phone, "").end()[0] == 0
-    assert phone.events() == []
+    phone.wait_for(f"end {REMOVE}")
+    assert words(phone) == []
+
+
+def test_a_pinned_one_of_a_killed_download_is_taken_over(
+    home: Path, phone: Commands, hub: HubServer
+) -> None:
+    hub.always[FILE] = Fault(stall=1_000_000)
+    program = pull(home, phone)
+    phone.wait_for(f"end {SHOW}")
+    program.process.kill()
+    program.end()
+    hub.always.clear()
+    assert pull(home, phone, "").end()[0] == 0
+    phone.wait_for(f"end {REMOVE}")
+    assert phone.calls(REMOVE)[0].words == (words(phone)[0][1],)
 
 
 @pytest.mark.parametrize("mode", ["hangs", "fails", "babbles", "absent"])
