@@ -18,6 +18,7 @@ from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.processor import Cluster
 from qwen_edge.host.sizes import format_size
 from qwen_edge.session.diagnosis import SHORT_RUN, Diagnosis, Finding, diagnose
+from qwen_edge.session.engine_choice import NATIVE
 from qwen_edge.session.termux_facts import TermuxFacts
 from qwen_edge.session.torch_facts import TorchFacts
 
@@ -49,6 +50,14 @@ def doctor_command(
             help="Write what a bug report needs as JSON, nothing private in it; - is the terminal.",
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Measure which threads and cores are best for the model, and use them from now "
+            "on; takes half a minute.",
+        ),
+    ] = False,
     clear_cache: Annotated[
         bool,
         typer.Option(
@@ -58,9 +67,16 @@ def doctor_command(
 ) -> None:
     """Check this device, the model and the setup, and show what would run."""
     if clear_cache:
-        if model is not None or as_json or with_torch or report is not None:
+        if model is not None or as_json or with_torch or report is not None or calibrate:
             raise UsageError("--clear-cache goes alone.")
         _clear_cache()
+        return
+    if calibrate:
+        if as_json or with_torch or report is not None:
+            raise UsageError("--calibrate goes with --model alone.")
+        from qwen_edge.cli.calibrate_view import calibrate as measure
+
+        measure({"model": model})
         return
     result = diagnose({"model": model})
     release_left_behind()
@@ -188,7 +204,13 @@ def _program_rows(result: Diagnosis) -> list[tuple[str, str]]:
         ("Compiler", result.compiler or none),
         *_torch_rows(result.torch),
     ]
-    return [*rows, *_termux_rows(result.termux), *_model_rows(result), _prompts_row(result)]
+    return [
+        *rows,
+        *_termux_rows(result.termux),
+        *_model_rows(result),
+        *_calibrated_rows(result),
+        _prompts_row(result),
+    ]
 
 
 def _termux_rows(facts: TermuxFacts | None) -> list[tuple[str, str]]:
@@ -209,6 +231,14 @@ def _termux_rows(facts: TermuxFacts | None) -> list[tuple[str, str]]:
         ("Termux:API", "; ".join([api, *map(translate, facts.abilities)])),
         ("Wake lock", lock),
     ]
+
+
+def _calibrated_rows(result: Diagnosis) -> list[tuple[str, str]]:
+    from qwen_edge.cli.calibrate_view import stored_text
+
+    if result.model is None or result.model.choice.name != NATIVE:
+        return []
+    return [("Calibrated", stored_text(result.calibration))]
 
 
 def _torch_rows(facts: TorchFacts | None) -> list[tuple[str, str]]:
@@ -363,6 +393,7 @@ def as_table(result: Diagnosis) -> dict[str, Any]:
         "compiler": result.compiler,
         "torch": _torch_table(result.torch),
         "model": _model_table(result),
+        "calibration": _calibration_table(result),
         "computed_prompts": {
             "path": result.prompts_folder,
             **(result.prompts._asdict() if result.prompts else {}),
@@ -395,6 +426,14 @@ def _torch_table(facts: TorchFacts | None) -> dict[str, Any] | None:
         return None
     cache = {"path": facts.cache.folder, "bytes": facts.cache.size, **facts.cache.sizes}
     return {**vars(facts), "cache": cache}
+
+
+def _calibration_table(result: Diagnosis) -> dict[str, Any] | None:
+    found = result.calibration.result
+    if found is None:
+        return None
+    measured = {"decode": found.decode, "prefill": found.prefill, "when": found.when}
+    return {**found.chosen._asdict(), **measured}
 
 
 def _model_table(result: Diagnosis) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ FINDINGS = {
     "environment": "环境变量",
     "file": "配置文件",
     "adaptive default": "按设备自动选择",
+    "calibrated": "本机实测",
     "default": "默认值",
     "{ram} of RAM make it a device of the {tier} tier.": "内存为 {ram}，属于 {tier} 一档。",
     "A context of {context} would not fit into {allowed}.": (
@@ -45,6 +46,16 @@ FINDINGS = {
     "An f16 cache would not fit into {allowed}.": "f16 缓存放不进 {allowed}。",
     "Decoding waits for memory, which {cores} big cores keep busy.": (
         "解码受内存带宽限制，{cores} 个大核已能用满带宽。"
+    ),
+    "What is calibrated was measured here, with a model of this shape: "
+    "`qwen-edge doctor --calibrate`.": (
+        "标为实测的值是用同样形状的模型在本机测得的：`qwen-edge doctor --calibrate`。"
+    ),
+    "{path} does not hold what this program wrote there, and counts as empty.": (
+        "{path} 的内容不是本程序写入的，视为空。"
+    ),
+    "`qwen-edge doctor --calibrate` measures again.": (
+        "`qwen-edge doctor --calibrate` 可重新测量。"
     ),
     "auto takes native: only it takes adapters.": "auto 选用 native：只有它能使用适配器。",
     "auto takes native: nothing was measured here yet (`qwen-edge bench --engine all`).": (

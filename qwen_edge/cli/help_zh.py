@@ -190,6 +190,8 @@ HELP = {
     "Write what a bug report needs as JSON, nothing private in it; - is the terminal.": (
         "以 JSON 写出错误报告所需的内容，不含隐私信息；- 表示输出到终端。"
     ),
+    "Measure which threads and cores are best for the model, and use them from now on; takes half "
+    "a minute.": "测量哪些线程和核心最适合该模型，今后照此使用；需要半分钟。",
     "Delete what was compiled for torch; it is compiled again.": (
         "删除为 torch 编译的内容；需要时会重新编译。"
     ),

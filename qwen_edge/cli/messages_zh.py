@@ -19,6 +19,13 @@ _ERRORS = {
         "详情见 {path}；报告问题时请附上该文件。"
     ),
     "Memory ran out.": "内存不足。",
+    "--calibrate goes with --model alone.": "--calibrate 只能与 --model 同用。",
+    "Only the native engine is calibrated, not {engine}.": (
+        "只能校准 native 引擎，不能校准 {engine}。"
+    ),
+    "Its threads go where the system puts them; leave the engine setting out.": (
+        "它的线程由系统安排；请不要设置引擎。"
+    ),
     "Close other apps, or use a smaller model.": "请关闭其他应用，或换用更小的模型。",
     "Writing to standard output failed: {reason}.": "写入标准输出失败：{reason}。",
     "There is no command {name}.": "没有命令 {name}。",
@@ -555,6 +562,26 @@ _DOCTOR = {
     ),
     "{version}, its operators cannot be built": "{version}，无法编译算子",
     "Compiled": "编译缓存",
+    "Calibrated": "实测",
+    "no; `qwen-edge doctor --calibrate` takes half a minute": (
+        "未测；`qwen-edge doctor --calibrate` 只需半分钟"
+    ),
+    "threads: {threads} on cores {cores}, for prompts {prefill}; {speed:.1f} tokens/s; "
+    "{days} days old": (
+        "线程：{threads}（核心 {cores}），提示词 {prefill}；每秒 {speed:.1f} 个词元；{days} 天前"
+    ),
+    "Answers": "回答",
+    "Cores": "核心",
+    "Threads": "线程",
+    "Tokens/s": "词元/秒",
+    "all": "全部",
+    "* is used from now on: the fewest threads that nothing beats by 3 %.": (
+        "今后使用标 * 的：没有其他选择比它快 3 % 的最少线程数。"
+    ),
+    "The time was not enough to try everything.": "时间不够，未能全部试过。",
+    "{key} is set ({origin}), which goes before this.": (
+        "已设置 {key}（{origin}），它优先于此结果。"
+    ),
     "{size} in {path}; `qwen-edge doctor --clear-cache` deletes it": (
         "{size}，位于 {path}；`qwen-edge doctor --clear-cache` 可删除"
     ),

@@ -54,6 +54,11 @@ def engine_speeds_file(environ: Mapping[str, str] | None = None) -> Path:
     return _folder(environ, "XDG_CACHE_HOME", ".cache") / "engine-speeds.json"
 
 
+def calibration_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of threads and cores that were measured; it need not exist."""
+    return data_folder(environ) / "calibration.json"
+
+
 def data_folder(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of conversations and other things to keep; it need not exist."""
     return _folder(environ, "XDG_DATA_HOME", ".local/share")

@@ -221,6 +221,16 @@ def processor_of(cores: Iterable[Core]) -> Processor:
     return Processor(tuple(clusters))
 
 
+def cores_seen(cores: Iterable[Core]) -> str:
+    """The cores on a line, such as ``0,1=41.d05@1800000 2=41.d0a@2000000``: another line means
+    other cores, or others of them allowed."""
+    kinds: dict[str, list[int]] = {}
+    for core in cores:
+        part = "?" if core.part is None else f"{core.part[0]:x}.{core.part[1]:x}"
+        kinds.setdefault(f"{part}@{core.max_khz or '?'}", []).append(core.number)
+    return " ".join(f"{','.join(map(str, numbers))}={kind}" for kind, numbers in kinds.items())
+
+
 def processor_name(place: Place | None = None) -> str | None:
     """The name that /proc/cpuinfo gives: of the board or the chip on Arm, the processor on x86.
 

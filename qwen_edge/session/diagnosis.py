@@ -10,16 +10,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qwen_edge.errors import QwenEdgeError, UsageError
 from qwen_edge.host.battery import Battery, read_sysfs
 from qwen_edge.host.device import Device, read_device
+from qwen_edge.host.paths import calibration_file
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import Storage, storage_of
 from qwen_edge.host.system import packages_left_behind
-from qwen_edge.session.engine_choice import EngineChoice
+from qwen_edge.session.calibration import Stored, read_calibration
+from qwen_edge.session.engine_choice import NATIVE, EngineChoice
 from qwen_edge.session.engine_setup import choose_engine, settle
 from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
 from qwen_edge.session.known_models import KNOWN_MODELS
@@ -97,6 +99,7 @@ class Diagnosis:
         short_peak: predicted peak with ``SHORT_RUN`` tokens in use.
         prompts: system prompts that were kept computed.
         prompts_folder: where they are.
+        calibration: what is stored of threads and cores that were measured with such a model.
         recommended: the model worth downloading for it, or None.
         termux: what there is of Termux; None elsewhere.
         battery: what the governor can see of it, or None.
@@ -117,6 +120,7 @@ class Diagnosis:
     short_peak: int | None = None
     prompts: Usage | None = None
     prompts_folder: Path = Path()
+    calibration: Stored = field(default_factory=Stored)
     recommended: str | None = None
     termux: TermuxFacts | None = None
     battery: Battery | None = None
@@ -138,6 +142,7 @@ def diagnose(
     result.torch = _torch(result.compiler, environ, place, result.findings)
     settings = _settings(flags, environ, result.findings)
     result.model = _model(settings, environ, place, result.findings)
+    _calibration(result, environ)
     _configure(result, settings)
     store = PromptStore(0, environ)
     result.prompts, result.prompts_folder = store.usage(), store.folder
@@ -293,9 +298,29 @@ def _termux(
     return facts
 
 
+def _calibration(result: Diagnosis, environ: Mapping[str, str]) -> None:
+    if result.kernels is None or result.model is None or result.model.facts is None:
+        return
+    facts = result.model.facts
+    if result.model.choice.name != NATIVE:
+        return
+    result.calibration = read_calibration(result.profile, facts.config, facts.bits, environ)
+    if result.calibration.damaged:
+        result.findings.append(
+            Finding(
+                "warning",
+                "{path} does not hold what this program wrote there, and counts as empty.",
+                "`qwen-edge doctor --calibrate` measures again.",
+                {"path": calibration_file(environ)},
+            )
+        )
+
+
 def _configure(result: Diagnosis, settings: Settings) -> None:
     """Chooses as a run would; where there is no model, for the smallest Qwen3."""
     wishes = settings.wishes()
+    if result.calibration.result:
+        wishes = replace(wishes, calibrated=result.calibration.result.chosen)
     result.allowed = allowed_bytes(result.profile, wishes)
     facts = result.model.facts if result.model else None
     choice = result.model.choice if result.model else EngineChoice()

@@ -8,7 +8,6 @@ is not as it should be is not there, and the worst that a wrong number does is a
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +17,9 @@ import qwen_edge
 from qwen_edge.errors import QwenEdgeError
 from qwen_edge.host.paths import engine_speeds_file
 from qwen_edge.model.config import ModelConfig
-from qwen_edge.model.container import ContainerError, parse_json
-from qwen_edge.model.replacing_file import ReplacingFile
 from qwen_edge.native.instruction_sets import isa_name
 from qwen_edge.session.engine_choice import NATIVE, TORCH
+from qwen_edge.session.measured_file import read_measured, shape_of, write_measured
 
 __all__ = ["WAYS", "Way", "read_speeds", "write_speeds"]
 
@@ -40,7 +38,6 @@ WAYS: Mapping[str, Way] = {
     "torch-eager": Way(TORCH, "off"),
     "torch-aot": Way(TORCH, "aot"),
 }
-_LARGEST = 1 << 16
 _MOST_SHAPES = 64
 # No machine decodes more tokens a second, nor does anybody wait for fewer.
 _FASTEST, _SLOWEST = 1e6, 1e-3
@@ -59,7 +56,7 @@ def read_speeds(
     Returns:
         Names among ``WAYS`` and tokens a second of decoding; nothing where nothing was measured.
     """
-    return _read(engine_speeds_file(environ)).get(_shape(config, bits), {})
+    return _read(engine_speeds_file(environ)).get(shape_of(config, bits), {})
 
 
 def write_speeds(
@@ -83,29 +80,18 @@ def write_speeds(
         raise ValueError(f"there is no way {unknown.pop()}")
     path = engine_speeds_file(environ)
     known = _read(path)
-    known.pop(_shape(config, bits), None)
+    known.pop(shape_of(config, bits), None)
     # The last measured is the last to go.
     kept = dict(list(known.items())[-_MOST_SHAPES + 1 :])
-    table = {**_origin(), "speeds": {**kept, _shape(config, bits): dict(speeds)}}
-    data = json.dumps(table, indent=1).encode()
-    with contextlib.suppress(OSError, QwenEdgeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ReplacingFile(path, len(data)) as file:
-            file.write(data, 0)
-            file.commit(lambda _: None)
+    table = {**_origin(), "speeds": {**kept, shape_of(config, bits): dict(speeds)}}
+    with contextlib.suppress(QwenEdgeError):
+        write_measured(path, table)
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
     """All that counts of the file, by shape."""
-    try:
-        # Not a pipe, which would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            data = file.read(_LARGEST + 1)
-        table = parse_json(data, "the file") if len(data) <= _LARGEST else None
-    except (OSError, ContainerError):
-        return {}
-    if not isinstance(table, dict) or any(table.get(k) != v for k, v in _origin().items()):
+    table = read_measured(path)
+    if not table or any(table.get(k) != v for k, v in _origin().items()):
         return {}
     shapes = table.get("speeds")
     if not isinstance(shapes, dict):
@@ -127,12 +113,3 @@ def _origin() -> dict[str, object]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = f"{os.uname().machine} {isa_name()} {cores}"
     return {"program": qwen_edge.__version__, "machine": machine}
-
-
-def _shape(config: ModelConfig, bits: int) -> str:
-    """A model's shape: what decides how many bytes and operations a token takes."""
-    numbers = (
-        config.hidden_size, config.intermediate_size, config.layers, config.heads, config.kv_heads,
-        config.head_dim, config.vocab_size, bits,
-    )  # fmt: skip
-    return "x".join(map(str, numbers))

@@ -160,6 +160,8 @@ class LoadedModel(Closing):
                 thinking=thinking,
                 context=runtime.context,
                 kv_type=runtime.kv_type,
+                threads=runtime.threads,
+                prefill_threads=runtime.prefill_threads,
             )
             runtime = select_for(plan.choice, plan.profile, plan.facts, wishes)
         return AnswerOptions(

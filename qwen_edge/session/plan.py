@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,12 +11,13 @@ from pathlib import Path
 
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
 from qwen_edge.errors import MemoryLimitError, UsageError
+from qwen_edge.host.paths import calibration_file
 from qwen_edge.host.place import Place
 from qwen_edge.host.storage import is_shared_storage
 from qwen_edge.model.packed import PackedModel
 from qwen_edge.session.engine_choice import NATIVE, EngineChoice
 from qwen_edge.session.engine_setup import choose_engine, settle
-from qwen_edge.session.footprint import ModelFacts, facts_of, predict_peak
+from qwen_edge.session.footprint import ModelFacts, bits_of, facts_of, predict_peak
 from qwen_edge.session.lora import Lora, wanted_lora, with_lora
 from qwen_edge.session.memory import MemoryCap
 from qwen_edge.session.models import FoundModel, resolve
@@ -123,7 +125,7 @@ def make_plan(
         lora = wanted_lora(settings, model.config)
         if lora is not None and choices[0].name != NATIVE:
             raise no_adapters(choices[0])
-        wishes = settings.wishes()
+        wishes = with_calibration(settings.wishes(), profile, model, environ)
         choice, facts, runtime = _select_first(choices, profile, model, lora, wishes)
     except BaseException:
         model.close()
@@ -143,6 +145,19 @@ def make_plan(
         lora=lora,
         choice=choice,
     )
+
+
+def with_calibration(
+    wishes: Wishes, profile: DeviceProfile, model: Model, environ: Mapping[str, str] | None = None
+) -> Wishes:
+    """Adds what was measured here with a model of this shape, if anything was."""
+    # Most have measured nothing, and what reads JSON takes a while to import.
+    if not isinstance(model, PackedModel) or not os.path.exists(calibration_file(environ)):
+        return wishes
+    from qwen_edge.session.calibration import read_calibration
+
+    stored = read_calibration(profile, model.config, bits_of(model), environ)
+    return replace(wishes, calibrated=stored.result.chosen) if stored.result else wishes
 
 
 def _select_first(
@@ -167,6 +182,8 @@ def select_for(
     """Chooses the configuration of one model for an engine; raises as ``select`` does."""
     if not choice.drafts:
         wishes = replace(wishes, lookup="off")
+    if choice.name != NATIVE:
+        wishes = replace(wishes, calibrated=None)
     return select(profile, [facts], wishes, choice.kv_types, partial(predict_peak, choice=choice))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from qwen_edge.errors import UsageError
 from qwen_edge.host.memory_facts import device_memory
 from qwen_edge.host.place import Place
-from qwen_edge.host.processor import read_processor
+from qwen_edge.host.processor import cores_seen, processor_of, read_cores
 from qwen_edge.host.system import is_android
 
 MIB = 1 << 20
@@ -19,7 +19,8 @@ GIB = 1 << 30
 class DeviceProfile:
     """The facts about a device that decide its configuration. Sizes in bytes.
 
-    ``big`` and ``little`` are the numbers of the cores of each kind.
+    ``big`` and ``little`` are the numbers of the cores of each kind; ``cores_seen`` is what tells
+    these cores from those of another device.
     """
 
     total_ram: int
@@ -32,6 +33,7 @@ class DeviceProfile:
     android: bool
     big: tuple[int, ...] = ()
     little: tuple[int, ...] = ()
+    cores_seen: str = ""
 
 
 def read_profile(place: Place | None = None, isa: str = "") -> DeviceProfile:
@@ -40,7 +42,8 @@ def read_profile(place: Place | None = None, isa: str = "") -> DeviceProfile:
     Where memory is hidden, a device of 2 GiB with half of it available is assumed.
     """
     place = place or Place()
-    memory, processor = device_memory(place), read_processor(place)
+    memory, cores = device_memory(place), read_cores(place)
+    processor = processor_of(cores)
     total = memory.total or 2 * (memory.available or GIB)
     available = memory.available if memory.available is not None else total // 2
     return DeviceProfile(
@@ -54,6 +57,7 @@ def read_profile(place: Place | None = None, isa: str = "") -> DeviceProfile:
         android=is_android(place),
         big=processor.numbers(big=True),
         little=processor.numbers(big=False),
+        cores_seen=cores_seen(cores),
     )
 
 

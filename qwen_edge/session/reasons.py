@@ -27,7 +27,15 @@ def reasons(profile: DeviceProfile, facts: ModelFacts, config: RuntimeConfig) ->
         said.append(Reason("The model takes at most {context} tokens.", {"context": wanted}))
     if tier.kv_type == "f16" and config.kv_type != "f16":
         said.append(Reason("An f16 cache would not fit into {allowed}.", {"allowed": allowed}))
-    if profile.little_cores and config.threads == profile.big_cores:
+    if config.calibrated:
+        said.append(
+            Reason(
+                "What is calibrated was measured here, with a model of this shape: "
+                "`qwen-edge doctor --calibrate`.",
+                {},
+            )
+        )
+    elif profile.little_cores and config.threads == profile.big_cores:
         said.append(
             Reason(
                 "Decoding waits for memory, which {cores} big cores keep busy.",

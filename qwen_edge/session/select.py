@@ -47,6 +47,7 @@ class RuntimeConfig:
         keep_cache: see ``EngineConfig``.
         reserve: bytes of available memory that are left alone.
         predicted_peak: resident bytes when the context is full.
+        calibrated: the fields among these that were measured on this device.
     """
 
     tier: str
@@ -68,13 +69,23 @@ class RuntimeConfig:
     keep_cache: bool
     reserve: int
     predicted_peak: int
+    calibrated: tuple[str, ...] = ()
+
+
+class Calibrated(NamedTuple):
+    """Threads and cores that were measured to be best on this device: see ``RuntimeConfig``."""
+
+    threads: int
+    prefill_threads: int
+    cpus: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Wishes:
     """What the user asked for; None leaves the choice to the table.
 
-    A wish is granted as it stands or refused with the numbers, never bent.
+    A wish is granted as it stands or refused with the numbers, never bent. What was measured here
+    stands in for the table where the user asked for nothing.
     """
 
     context: int | None = None
@@ -92,6 +103,7 @@ class Wishes:
     keep_cache: bool = True
     reserve: int | None = None
     memory_cap: int | None = None
+    calibrated: Calibrated | None = None
 
 
 class Tier(NamedTuple):
@@ -222,22 +234,42 @@ def _ladder(
 def _engine_config(
     profile: DeviceProfile, wishes: Wishes, context: int, kv_type: str
 ) -> EngineConfig:
-    """Decoding takes the big cores, since memory is its limit; prefill takes all."""
-    threads = wishes.threads or profile.big_cores or max(1, profile.cores)
+    """Decoding takes the big cores, since memory is its limit; prefill takes all.
+
+    Unless something else was measured.
+    """
+    threads, prefill_threads = profile.big_cores or max(1, profile.cores), max(1, profile.cores)
+    measured = wishes.calibrated if _calibrated_fields(wishes) else None
+    if measured is not None:
+        threads, prefill_threads = measured.threads, measured.prefill_threads
+    threads = wishes.threads or threads
     allowed = (*profile.big, *profile.little) if wishes.cpus else ()
     # More threads than big cores want others, too.
     tied = profile.big if profile.little and threads <= len(profile.big) else allowed
+    if measured is not None and not wishes.threads:
+        tied = measured.cpus
     return EngineConfig(
         context=context,
         kv_type=kv_type,
         threads=threads,
-        prefill_threads=wishes.prefill_threads or wishes.threads or max(1, profile.cores),
+        prefill_threads=wishes.prefill_threads or wishes.threads or prefill_threads,
         cores=tied,
         prefill_cores=allowed,
         # What is computed anew for each token is no cheaper for several.
         drafts=drafts_of(wishes.lookup) if wishes.keep_cache else 0,
         keep_cache=wishes.keep_cache,
     )
+
+
+def _calibrated_fields(wishes: Wishes) -> tuple[str, ...]:
+    """The fields of ``RuntimeConfig`` that what was measured decides.
+
+    Among other cores than all of them it says nothing.
+    """
+    if wishes.calibrated is None or wishes.cpus:
+        return ()
+    decode = () if wishes.threads else ("threads", "cpus")
+    return decode if wishes.threads or wishes.prefill_threads else (*decode, "prefill_threads")
 
 
 def drafts_of(lookup: str | None) -> int:
@@ -277,6 +309,7 @@ def _configure(
         keep_cache=engine.keep_cache,
         reserve=_reserve(profile, wishes),
         predicted_peak=peak,
+        calibrated=_calibrated_fields(wishes),
     )
 
 

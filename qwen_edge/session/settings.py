@@ -40,8 +40,8 @@ class Value(NamedTuple):
 class Explained(NamedTuple):
     """One line of ``--explain``: a setting, its value for people, and where that came from.
 
-    ``origin`` is ``flag --x``, ``environment X``, ``file PATH``, ``adaptive default`` (the device
-    decided) or ``default``.
+    ``origin`` is ``flag --x``, ``environment X``, ``file PATH``, ``calibrated`` (measured on this
+    device), ``adaptive default`` (the device decided) or ``default``.
     """
 
     key: str
@@ -123,6 +123,8 @@ class Settings:
             value = getattr(config, known.field) if known.field else self.get(known.key)
             if found is not None:
                 origin = f"{found.source} {found.detail}"
+            elif known.field in config.calibrated:
+                origin = "calibrated"
             else:
                 origin = "adaptive default" if known.field else "default"
             lines.append(Explained(known.key, shown(known.key, value), origin))
