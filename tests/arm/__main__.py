@@ -15,7 +15,7 @@ from tests.native.programs import ARM
 
 from . import mirrors
 from .checks import ANDROID_CORE, CheckError, Core, native_programs, native_suite
-from .namespace import UnavailableError, inside, run_arm_programs
+from .namespace import UnavailableError, inside, mount, run_arm_programs
 from .phone import HOME, SOURCE, Phone
 from .root import Store
 
@@ -51,16 +51,14 @@ def whole(store: Store, options: argparse.Namespace) -> int:
     """All of it, inside a namespace."""
     try:
         with store.mastered():
-            folder = store.folder / "binfmt"
-            folder.mkdir()
-            run_arm_programs(folder)
+            prepare(store.folder)
             if options.root_only:
                 store.ready()
                 return 0
             found = checked(store, options.borrow)
     except UnavailableError as error:
         return unavailable(error)
-    except CheckError as error:
+    except (CheckError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
     text = json.dumps(found, indent=1)
@@ -68,6 +66,18 @@ def whole(store: Store, options: argparse.Namespace) -> int:
     if options.figures is not None:
         options.figures.write_text(text + "\n")
     return 0
+
+
+def prepare(folder: Path) -> None:
+    """Lets this namespace run Arm programs, and finds out early whether it may mount /proc.
+
+    Raises:
+        UnavailableError: it may not.
+    """
+    for name in ("binfmt", "proc"):
+        (folder / name).mkdir()
+    mount("proc", folder / "proc", "proc")
+    run_arm_programs(folder / "binfmt")
 
 
 @contextmanager

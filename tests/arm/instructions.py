@@ -16,8 +16,8 @@ from pathlib import Path
 from qwen_edge.native import build
 
 from . import mirrors
-from .__main__ import unavailable
-from .namespace import RULE, UnavailableError, inside, register, run_arm_programs
+from .__main__ import prepare, unavailable
+from .namespace import RULE, UnavailableError, inside, register
 from .root import Store
 
 PLUGIN = Path(__file__).with_name("count_instructions.c")
@@ -39,13 +39,13 @@ def counted(store: Store) -> int:
         if qemu is None:
             raise UnavailableError("a qemu with plugins is missing (package qemu-user)")
         with store.mastered():
-            folder = store.folder / "counting"
-            (folder / "binfmt").mkdir(parents=True)
-            run_arm_programs(folder / "binfmt")
+            prepare(store.folder)
             root = store.ready()
+            folder = store.folder / "counting"
+            folder.mkdir()
             # Of two rules, the later one holds.
             magic = RULE.read_text().strip().split(":")[2:-2]
-            register(folder / "binfmt", ":".join(["", "counting", *magic, qemu, ""]))
+            register(store.folder / "binfmt", ":".join(["", "counting", *magic, qemu, ""]))
             plugin = folder / "count.so"
             subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", plugin, PLUGIN], check=True)
             os.environ |= {
@@ -53,7 +53,8 @@ def counted(store: Store) -> int:
                 "QEMU_PLUGIN": str(plugin),
                 "COUNTS": str(folder / "counts"),
             }
-            compiler = [str(root / "usr/lib/llvm-14/bin/clang++"), f"--sysroot={root}"]
+            clang = next(root.glob("usr/lib/llvm-*/bin/clang++"))
+            compiler = [str(clang), f"--sysroot={root}"]
             start = time.monotonic()
             build.build(folder / "library.so", compiler)
             seconds = time.monotonic() - start

@@ -21,6 +21,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 0x20, 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 RULE = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
 """How Debian's qemu-user-static tells the kernel to run Arm programs."""
@@ -43,11 +44,24 @@ def call(name: str, *arguments: object) -> None:
 
 
 def mount(source: str, target: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """mount(2)."""
-    call(
-        "mount", source.encode(), str(target).encode(), kind.encode() or None,
-        ctypes.c_ulong(flags), options.encode() or None,
-    )  # fmt: skip
+    """mount(2).
+
+    Raises:
+        UnavailableError: it is forbidden.
+    """
+    try:
+        call(
+            "mount", source.encode(), str(target).encode(), kind.encode() or None,
+            ctypes.c_ulong(flags), options.encode() or None,
+        )  # fmt: skip
+    except PermissionError as error:
+        what = kind or source
+        raise UnavailableError(f"mounting {what} is forbidden here ({error.strerror})") from None
+
+
+def unmount(target: str) -> None:
+    """Takes a mount away, at once even where something uses it."""
+    call("umount2", os.fsencode(target), MNT_DETACH)
 
 
 def show(folder: Path, target: Path) -> None:
@@ -179,10 +193,10 @@ def run_arm_programs(folder: Path) -> None:
         return
     try:
         register(folder, RULE.read_text().strip())
-    except OSError as error:
+    except (OSError, UnavailableError) as error:
         raise UnavailableError(
-            "Arm programs are not run by qemu here, and the kernel does not let a namespace say so "
-            f"({error.strerror}; Linux 6.7 does, else package binfmt-support)"
+            "Arm programs are not run by qemu, and a namespace may not change that: "
+            f"Linux 6.7 or the package binfmt-support is needed ({error})"
         ) from None
 
 

@@ -16,7 +16,7 @@ from tests.host.recorded import recorded
 
 from . import mirrors
 from .namespace import MS_BIND, UnavailableError, mount, show
-from .root import SYSTEM_PATH, devices, network
+from .root import devices, find, network
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -33,7 +33,6 @@ DEVICE = recorded("redmi_note_9")
 DENIED = ("loadavg", "stat", "uptime", "vmstat")
 """Files of /proc that Android does not let an app read."""
 LOCKED_MEMORY = 64 << 10
-_CHROOT = shutil.which("chroot", path=SYSTEM_PATH) or "chroot"
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,13 @@ class Phone:
             given.flush()
             given.seek(0)
             process = subprocess.Popen(
-                [_CHROOT, f"--userspec={user}:{user}", "--groups=", str(self.root), *command],
+                [
+                    find("chroot"),
+                    f"--userspec={user}:{user}",
+                    "--groups=",
+                    str(self.root),
+                    *command,
+                ],
                 env=self.environment | dict(environment or {}),
                 stdin=given,
                 stdout=said if log else subprocess.PIPE,

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import mirrors
-from .namespace import MS_BIND, UnavailableError, mount
+from .namespace import MS_BIND, UnavailableError, mount, unmount
 
 PACKAGES = ("python3", "python3-venv", "clang")
 """What the phone's "python" and "clang" are in Debian."""
 RECIPE = 2
 """Raised when roots of before must not be used any more."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ALL_PATHS = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
 Builder = Callable[[Path, Sequence[mirrors.Archive]], None]
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 
@@ -121,19 +122,22 @@ def build(folder: Path, archives: Sequence[mirrors.Archive]) -> None:
 
     Raises:
         UnavailableError: debootstrap is missing.
+        RuntimeError: it fails, and this is what it said last.
     """
-    if shutil.which("debootstrap") is None:
-        raise UnavailableError("debootstrap is missing (package debootstrap)")
+    program = find("debootstrap")
     folder.mkdir()
     devices(folder)
     main = archives[0]
     command = [
-        "debootstrap", "--arch=arm64", "--variant=minbase", "--force-check-gpg",
+        program, "--arch=arm64", "--variant=minbase", "--force-check-gpg",
         f"--include={','.join(PACKAGES)}", main.suite, str(folder), main.uri,
     ]  # fmt: skip
     # In a container it takes the devices as they are.
     result = subprocess.run(
-        command, env=os.environ | {"container": "lxc"}, stdout=subprocess.DEVNULL, check=False
+        command,
+        env=os.environ | {"container": "lxc", "PATH": ALL_PATHS},
+        stdout=subprocess.DEVNULL,
+        check=False,
     )
     if result.returncode:
         log = folder / "debootstrap" / "debootstrap.log"
@@ -141,13 +145,24 @@ def build(folder: Path, archives: Sequence[mirrors.Archive]) -> None:
         raise RuntimeError("\n".join(["debootstrap failed:", *tail]))
     (folder / "etc" / "apt" / "sources.list").write_text("\n".join(map(str, archives)) + "\n")
     network(folder)
-    chroot = shutil.which("chroot", path=SYSTEM_PATH) or "chroot"
     for words in ("update", "full-upgrade -y", "clean"):
         subprocess.run(
-            [chroot, folder, "apt-get", "-qq", *words.split()],
+            [find("chroot"), folder, "apt-get", "-qq", *words.split()],
             env=os.environ | {"DEBIAN_FRONTEND": "noninteractive", "PATH": SYSTEM_PATH}, check=True,
         )  # fmt: skip
     unmount_below(folder)
+
+
+def find(program: str) -> str:
+    """The path of a program, also of those that only root has on its path.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    path = shutil.which(program, path=ALL_PATHS)
+    if path is None:
+        raise UnavailableError(f"{program} is missing (package {program})")
+    return path
 
 
 def network(root: Path) -> None:
@@ -182,14 +197,15 @@ def devices(root: Path) -> None:
 def mounts_below(folder: Path) -> list[str]:
     """What is mounted at or below a folder, the innermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
-    points = [line.split()[1] for line in lines]
+    # A blank in a path is written as \\040.
+    points = [line.split()[1].encode().decode("unicode_escape") for line in lines]
     return [p for p in reversed(points) if p == str(folder) or p.startswith(f"{folder}/")]
 
 
 def unmount_below(folder: Path) -> None:
     """Takes away all that this namespace has mounted there."""
     for point in mounts_below(folder):
-        subprocess.run(["umount", "--lazy", point], check=True)
+        unmount(point)
 
 
 def remove(path: Path) -> None:
