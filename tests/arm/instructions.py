@@ -54,7 +54,9 @@ def counted(store: Store) -> int:
                 "COUNTS": str(folder / "counts"),
             }
             clang = next(root.glob("usr/lib/llvm-*/bin/clang++"))
-            compiler = [str(clang), f"--sysroot={root}"]
+            # The machine's linker would be found first.
+            linker = root / "usr" / "bin" / "aarch64-linux-gnu-ld"
+            compiler = [str(clang), f"--sysroot={root}", f"--ld-path={linker}"]
             start = time.monotonic()
             build.build(folder / "library.so", compiler)
             seconds = time.monotonic() - start
