@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from qwen_edge.host.memory_limits import memory_limit
 from qwen_edge.host.place import Place, read_kilobyte_fields
 
 
 class DeviceMemory(NamedTuple):
-    """Memory of the whole device in bytes; None where it could not be read."""
+    """Memory of the whole device in bytes; None where it could not be read.
+
+    In a container that may have less, that counts.
+    """
 
     total: int | None
     available: int | None
@@ -35,12 +39,23 @@ class OwnMemory(NamedTuple):
 
 
 def device_memory(place: Place | None = None) -> DeviceMemory:
-    """Reads RAM and swap.
+    """Reads RAM and swap, within what control groups allow.
 
     Kernels before 3.14 do not say what is available: free plus buffers plus cache less shared
     memory is taken then.
     """
     place = place or Place()
+    whole, limit = _whole_device(place), memory_limit(place)
+    return whole._replace(
+        total=_least(whole.total, limit.total), available=_least(whole.available, limit.left)
+    )
+
+
+def _least(*sizes: int | None) -> int | None:
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def _whole_device(place: Place) -> DeviceMemory:
     fields = read_kilobyte_fields(place.proc / "meminfo")
     available = fields.get("MemAvailable")
     if available is None and "MemFree" in fields:

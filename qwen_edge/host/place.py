@@ -69,7 +69,7 @@ def read_text(path: Path, limit: int = 1 << 20) -> str | None:
     return content.decode("utf-8", "replace")
 
 
-def _integer(text: str) -> int | None:
+def parse_integer(text: str) -> int | None:
     """A decimal number of at most 18 digits: what is longer is garbage, and Python refuses some."""
     digits = text.strip()
     plain = digits.removeprefix("-")
@@ -79,7 +79,7 @@ def _integer(text: str) -> int | None:
 def read_integer(path: Path) -> int | None:
     """Returns the decimal number a file holds, or None."""
     text = read_text(path, 64)
-    return None if text is None else _integer(text)
+    return None if text is None else parse_integer(text)
 
 
 def read_kilobyte_fields(path: Path) -> dict[str, int]:
@@ -92,7 +92,7 @@ def read_kilobyte_fields(path: Path) -> dict[str, int]:
         name, _, rest = line.partition(":")
         words = rest.split()
         if len(words) == 2 and words[1] == "kB":
-            size = _integer(words[0])
+            size = parse_integer(words[0])
             if size is not None and 0 <= size <= _MOST_KILOBYTES:
                 fields[name.strip()] = size * 1024
     return fields
@@ -116,7 +116,7 @@ def numbers_of(ranges: str, most: int) -> list[int]:
     found: set[int] = set()
     for part in ranges.split(","):
         first, _, last = part.partition("-")
-        low, high = _integer(first), _integer(last or first)
+        low, high = parse_integer(first), parse_integer(last or first)
         if low is None or high is None:
             return []
         found.update(range(max(0, low), min(high + 1, most)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from qwen_edge.errors import UsageError
 from qwen_edge.host.memory_facts import device_memory
+from qwen_edge.host.memory_limits import address_space_left
 from qwen_edge.host.place import Place
 from qwen_edge.host.processor import cores_seen, processor_of, read_cores
 from qwen_edge.host.system import is_android
@@ -46,6 +47,9 @@ def read_profile(place: Place | None = None, isa: str = "") -> DeviceProfile:
     processor = processor_of(cores)
     total = memory.total or 2 * (memory.available or GIB)
     available = memory.available if memory.available is not None else total // 2
+    room = address_space_left(place)
+    if room is not None:
+        available = min(available, room)
     return DeviceProfile(
         total_ram=total,
         available_ram=available,
