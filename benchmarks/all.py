@@ -56,6 +56,8 @@ def steps() -> dict[str, list[str]]:
     found["convert-kills"] = [*python, "benchmarks.convert_kills", "--output", conversion]
     for size in ("qwen3-1.7b", "qwen3-4b"):
         found[f"larger-{size}"] = [*python, "benchmarks.larger", "--size", size, "--output", larger]
+    phone = [*python, "benchmarks.phone_chat", model]
+    found["phone-chat"] = [*phone, "--output", str(results / "phone_chat.json")]
     found["soak"] = [*python, "benchmarks.soak", "--output", str(results / "soak.json")]
     found["report"] = [*python, "benchmarks.report"]
     return found

@@ -3,9 +3,9 @@
     python -m benchmarks.phone_chat MODEL.qedge [--turns 30] [--mib 700] [--context 4096]
                                                 [--runs group cap hot] [--output FILE.json]
 
-`qwen-edge chat --stats` is started as a user's process and gets a question when it has answered the
-one before. The questions are long, so that the context is full after four of them and its beginning
-is dropped again and again. The runs:
+`qwen-edge chat --stats` is started as a user's process and gets a question when it has answered
+the one before. The questions are long, so that the context is full after three of them and its
+beginning is dropped again and again. The runs:
 
 - group: in a memory control group of so many MiB (Linux, root), which the kernel enforces: beyond
   it, the process is killed. The model is a copy that nobody holds in memory yet, so that its pages
@@ -15,9 +15,11 @@ is dropped again and again. The runs:
 - hot: as group, and a make-believe `termux-battery-status` tells of a battery that gets hot and
   cools down again.
 
-After each turn the statistics that the chat told of it are kept, with the process's resident memory
-and page faults. Exits with 1 if the chat ended otherwise than well, a turn had no answer, or what
-was resident after any later turn exceeds what was after the fifth by --growth percent.
+After each turn the statistics that the chat told of it are kept, with the process's resident
+memory and page faults. Memory swings with the tokens in the context, so the most of the first five
+turns is compared with the most of the others. Exits with 1 if that grew by more than --growth
+percent, the chat ended otherwise than well, a turn had no answer, or the hot phone was not gone
+easy on.
 """
 
 from __future__ import annotations
@@ -43,19 +45,30 @@ from typing import IO, Any
 
 from qwen_edge.host.place import read_kilobyte_fields
 from qwen_edge.quant.methods import calibration_text
+from tests.session.hot_phone import HotPhone, hurried
 
 MIB = 1 << 20
 SETTLED = 5
 # Characters of a question, about 900 tokens, and tokens of an answer.
 QUESTION, ANSWER = 3600, 128
 PATIENCE = 120.0
+RUNS = ("group", "cap", "hot")
+PROGRAM = (sys.executable, "-m", "qwen_edge")
+# By what the governor's times are shorter than usual.
+HURRY = 20
 _GROUPS = Path("/sys/fs/cgroup")
 _PROMPT = re.compile(r"prompt: (\d+) tokens \((\d+) cached\), ([\d.]+) s, ([\d.]+) tokens/s")
 _ANSWER = re.compile(
     r"answer: (\d+) tokens, first after ([\d.]+) s, then ([\d.]+) tokens/s \((\w+)\)"
 )
+_CUT = re.compile(r"The answer was cut off after \d+ tokens")
 _DROPPED = re.compile(r"the oldest (\d+) messages are left out")
 _LAST = "peak memory:"
+# What is said of a hot phone, from the first step to the last.
+EASED = (
+    "threads from here on", "a pause until it has cooled", "the answer goes on",
+    "everything as before",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ class Talk:
         command: the command line, ``--stats`` among it.
         environment: its environment variables.
         before: called in the new process before the program begins.
+        heard: called with each line of standard error, from a thread.
     """
 
     def __init__(
@@ -113,6 +127,7 @@ class Talk:
         command: Sequence[str],
         environment: Mapping[str, str],
         before: Callable[[], None] | None = None,
+        heard: Callable[[str], None] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
             command,
@@ -122,6 +137,7 @@ class Talk:
             env=environment,
             preexec_fn=before,
         )
+        self._heard = heard
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._faults = (0, 0)
         self.answered = bytearray()
@@ -173,7 +189,10 @@ class Talk:
     def _listen(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._lines.put(line.decode("utf-8", "replace").rstrip("\n"))
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            if self._heard is not None:
+                self._heard(text)
+            self._lines.put(text)
         self._lines.put(None)
 
     def _read(self) -> None:
@@ -192,7 +211,7 @@ class Talk:
         # Fields 10, 12 and 20 of proc(5); the split left out two.
         faults, before = (int(facts[7]), int(facts[9])), self._faults
         self._faults = faults
-        known = (_PROMPT, _ANSWER, _DROPPED)
+        known = (_PROMPT, _ANSWER, _DROPPED, _CUT)
         return Turn(
             int(prompt[1]), int(prompt[2]), float(prompt[3]), float(prompt[4]),
             int(answer[1]), float(answer[2]), float(answer[3]), answer[4],
@@ -205,29 +224,27 @@ class Talk:
             major_faults=faults[1] - before[1],
             threads=int(facts[17]),
             remarks=tuple(
-                line for line in said
-                if not line.startswith(_LAST) and not any(each.search(line) for each in known)
+                line for line in said[:-1] if not any(each.search(line) for each in known)
             ),
         )  # fmt: skip
 
 
-def chat_command(model: Path, *options: str) -> list[str]:
+def chat_command(model: Path, *options: str, program: Sequence[str] = PROGRAM) -> list[str]:
     """The command line of a chat with statistics and without thoughts."""
     settings = ["--no-think", "--seed", "7", "-n", str(ANSWER), "--stats"]
-    return [sys.executable, "-m", "qwen_edge", "chat", "-m", str(model), *settings, *options]
+    return [*program, "chat", "-m", str(model), *settings, *options]
 
 
 def questions(turns: int, length: int = QUESTION) -> list[str]:
-    """Questions of so many characters, each of another part of the calibration text."""
-    text = " ".join(calibration_text().split())
-    text *= 1 + (turns + 1) * length // len(text)
-    return [f"{i + 1}: {text[i * length : (i + 1) * length]}" for i in range(turns)]
+    """Questions of so many characters that differ in their number alone, to take equal room."""
+    text = " ".join(calibration_text().split())[:length]
+    return [f"{number}: {text}" for number in range(1, turns + 1)]
 
 
 def growth(turns: Sequence[Turn]) -> float:
-    """By what share the most that was resident after a later turn exceeds that after the fifth."""
-    settled = turns[SETTLED - 1].resident
-    return max(turn.resident for turn in turns[SETTLED:]) / settled - 1
+    """By what share the most that was resident grew after the fifth turn."""
+    before, after = turns[:SETTLED], turns[SETTLED:]
+    return max(turn.resident for turn in after) / max(turn.resident for turn in before) - 1
 
 
 @contextlib.contextmanager
@@ -263,26 +280,35 @@ def unread_copy(model: Path, folder: Path) -> Path:
 
 
 def talk(
-    model: Path,
+    command: Sequence[str],
     asked: Sequence[str],
     environment: Mapping[str, str],
-    *options: str,
     group: Path | None = None,
+    weather: Weather | None = None,
 ) -> dict[str, Any]:
-    """One run: its turns, how it ended, and what the group counted."""
+    """One run: its turns, how it ended, and what the group counted.
+
+    Args:
+        command: starts the chat.
+        asked: the questions.
+        environment: of the chat.
+        group: the control group to put it in.
+        weather: of the phone that it runs on.
+    """
 
     def enter() -> None:
         if group is not None:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    command, turns = chat_command(model, *options), []
-    with Talk(command, environment, enter) as chat:
-        for question in asked:
+    turns: list[Turn] = []
+    with Talk(command, environment, enter, weather.heard if weather else None) as chat:
+        for number, question in enumerate(asked, 1):
+            if weather is not None:
+                weather.before(number)
             turns.append(chat.ask(question))
-            print(f"{len(turns):3}: {json.dumps(asdict(turns[-1]))}", flush=True)
+            print(f"{number:3}: {json.dumps(asdict(turns[-1]))}", flush=True)
         limit = resource.prlimit(chat.pid, resource.RLIMIT_AS)[0]
-        code = chat.leave()
-    record: dict[str, Any] = {"options": list(options), "exit_code": code}
+        record: dict[str, Any] = {"exit_code": chat.leave()}
     if limit != resource.RLIM_INFINITY:
         record["address_space_limit"] = limit
     if group is not None:
@@ -290,17 +316,30 @@ def talk(
             name: int((group / f"memory.{name}").read_text())
             for name in ("limit_in_bytes", "max_usage_in_bytes", "failcnt")
         }
-    return record | {"turns": [asdict(turn) for turn in turns], "growth": growth(turns)}
+    return record | {"growth": growth(turns), "turns": [asdict(turn) for turn in turns]}
 
 
-def faults_of(record: Mapping[str, Any], most_growth: float) -> list[str]:
-    """What is wrong with a run."""
+def remarks_of(record: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """What the governor said in a run, with the number of the turn."""
+    return [
+        (number, remark)
+        for number, turn in enumerate(record["turns"], 1)
+        for remark in turn["remarks"]
+        if any(words in remark for words in EASED)
+    ]
+
+
+def faults_of(record: Mapping[str, Any], most_growth: float, *, hot: bool = False) -> list[str]:
+    """What is wrong with a run; a hot phone must have been gone easy on and found well again."""
     found = []
+    said = " ".join(remark for _, remark in remarks_of(record))
+    if hot and not all(words in said for words in EASED):
+        found.append(f"of a hot phone it said: {said}")
     if record["exit_code"]:
         found.append(f"it ended with {record['exit_code']}")
     if record["growth"] > most_growth:
         found.append(f"memory grew by {record['growth']:.1%}")
-    silent = [i + 1 for i, turn in enumerate(record["turns"]) if not turn["tokens"]]
+    silent = [number for number, turn in enumerate(record["turns"], 1) if not turn["tokens"]]
     if silent:
         found.append(f"no answer in turns {silent}")
     if not any(turn["dropped"] for turn in record["turns"]):
@@ -308,5 +347,92 @@ def faults_of(record: Mapping[str, Any], most_growth: float) -> list[str]:
     return found
 
 
+class Weather:
+    """Makes a phone warm, then so hot that answers wait, and cools it down again.
+
+    Args:
+        phone: whose battery tells the temperature.
+        turns: of the chat.
+    """
+
+    def __init__(self, phone: HotPhone, turns: int) -> None:
+        self._phone = phone
+        self._turns = turns
+        self._paused = False
+
+    def before(self, turn: int) -> None:
+        """Sets the temperature for a turn, from 1 on; call it before its question."""
+        share = turn / self._turns
+        if share < 1 / 4:
+            return
+        if self._paused:
+            self._phone.battery(33.0)
+        else:
+            self._phone.battery(43.5 if share < 1 / 2 else 48.0)
+
+    def heard(self, line: str) -> None:
+        """Cools the phone down while an answer waits; call it for each line the chat says."""
+        if EASED[1] in line:
+            self._paused = True
+            self._phone.battery(40.0)
+
+
+def measure(run: str, model: Path, turns: int, mib: int, context: int) -> dict[str, Any]:
+    """One of ``RUNS``.
+
+    Raises:
+        OSError: there is no control group to be had.
+        TalkError: the chat ended, or said nothing for long.
+    """
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("QWEN_EDGE_")
+        }
+        environment |= {"QWEN_EDGE_HOME": str(folder / "home"), "LC_ALL": "C.UTF-8"}
+        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+        options, program = ["--context", str(context)], PROGRAM
+        group, weather = None, None
+        if run == "cap":
+            options += ["--memory-cap", f"{mib}MiB"]
+        else:
+            group = stack.enter_context(memory_group(mib * MIB))
+        if run == "hot":
+            phone = HotPhone(folder / "phone")
+            environment |= phone.environ
+            program, weather = hurried(HURRY), Weather(phone, turns)
+        command = chat_command(unread_copy(model, folder), *options, program=program)
+        record = talk(command, questions(turns), environment, group, weather)
+        return {"options": options, **record}
+
+
 def main() -> None:
-    """Runs the chats."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--turns", type=int, default=30)
+    parser.add_argument("--mib", type=int, default=700)
+    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS)
+    parser.add_argument("--growth", type=float, default=2, help="percent that are allowed")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    record: dict[str, Any] = {}
+    if arguments.output and arguments.output.exists():
+        record = json.loads(arguments.output.read_text(encoding="utf-8"))
+    record |= {"date": date.today().isoformat(), "mib": arguments.mib}
+    bad = False
+    for run in arguments.runs:
+        found = measure(run, arguments.model, arguments.turns, arguments.mib, arguments.context)
+        faults = faults_of(found, arguments.growth / 100, hot=run == "hot")
+        found["verdict"] = "; ".join(faults) or "every turn answered"
+        record.setdefault("runs", {})[run] = found
+        print(f"{run}: {found['growth']:+.2%}, {found['verdict']}", flush=True)
+        bad = bad or bool(faults)
+        if arguments.output:
+            text = json.dumps(record, indent=1) + "\n"
+            arguments.output.write_text(text, encoding="utf-8")
+    sys.exit(bad)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.engines import engines_section
+from benchmarks.phone_chat import remarks_of
 from benchmarks.records import MissingError, Records
 from benchmarks.report_models import agreement_section, conversion_section, larger_section
 from benchmarks.spread import Spread, paired_ratio, plain, spread, table
@@ -279,6 +280,45 @@ def soak_section(records: Records) -> list[str]:
     ]
 
 
+PHONE_CHAT = {
+    "group": "control group of {mib} MiB",
+    "cap": "`--memory-cap {mib}MiB`",
+    "hot": "control group of {mib} MiB, hot phone",
+}
+
+
+def phone_chat_section(records: Records) -> list[str]:
+    """A long chat with little memory, and on a hot phone."""
+    record = records.record("phone_chat")
+    rows, said = [], []
+    for run, name in PHONE_CHAT.items():
+        found = record["runs"].get(run)
+        if found is None:
+            continue
+        turns = found["turns"]
+        most = [max(turn["resident"] for turn in part) for part in (turns[:5], turns[5:])]
+        rows.append(
+            (
+                name.format(**record), len(turns), sum(turn["dropped"] for turn in turns),
+                *(f"{size / (1 << 20):.1f}" for size in most), f"{found['growth']:+.2%}",
+                spread([turn["speed"] for turn in turns]).text(), found["verdict"],
+            )
+        )  # fmt: skip
+        if run == "hot":
+            said = [f"turn {number}: {remark}" for number, remark in remarks_of(found)]
+    head = (
+        "limit", "turns", "messages dropped", "most MiB, turns 1 to 5", "most MiB, later turns",
+        "growth", "tokens/s", "",
+    )  # fmt: skip
+    note = (
+        f"`python -m benchmarks.phone_chat MODEL`, {record['date']}: `qwen-edge chat --stats` with "
+        f"{' '.join(record['runs']['group']['options'])}, questions of some 1,100 tokens and "
+        "answers of 128, so that the context is full again and again. Resident memory, mapped "
+        "weights included. The hot phone's governor said: "
+    )
+    return ["", "## A chat with little memory", "", note + "; ".join(said), "", *table(head, rows)]
+
+
 def arm_section(records: Records) -> list[str]:
     """Arm kernels by llvm-mca."""
     record = records.record("arm_cost")
@@ -353,6 +393,7 @@ SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     unequal_cores_section,
     idle_section,
     soak_section,
+    phone_chat_section,
     conversion_section,
     larger_section,
     arm_section,
