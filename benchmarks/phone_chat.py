@@ -325,7 +325,8 @@ def remarks_of(record: Mapping[str, Any]) -> list[tuple[int, str]]:
         (number, remark)
         for number, turn in enumerate(record["turns"], 1)
         for remark in turn["remarks"]
-        if any(words in remark for words in EASED)
+        # The statistics repeat it, with the time.
+        if any(words in remark for words in EASED) and not remark.startswith("after ")
     ]
 
 

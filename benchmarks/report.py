@@ -296,16 +296,17 @@ def phone_chat_section(records: Records) -> list[str]:
         if found is None:
             continue
         turns = found["turns"]
+        dropped = sum(turn["dropped"] for turn in turns)
         most = [max(turn["resident"] for turn in part) for part in (turns[:5], turns[5:])]
         rows.append(
             (
-                name.format(**record), len(turns), sum(turn["dropped"] for turn in turns),
+                name.format(mib=record["mib"]), f"{len(turns)}", f"{dropped}",
                 *(f"{size / (1 << 20):.1f}" for size in most), f"{found['growth']:+.2%}",
                 spread([turn["speed"] for turn in turns]).text(), found["verdict"],
             )
         )  # fmt: skip
         if run == "hot":
-            said = [f"turn {number}: {remark}" for number, remark in remarks_of(found)]
+            said = [f"turn {number}: {remark.rstrip('.')}" for number, remark in remarks_of(found)]
     head = (
         "limit", "turns", "messages dropped", "most MiB, turns 1 to 5", "most MiB, later turns",
         "growth", "tokens/s", "",
@@ -316,7 +317,14 @@ def phone_chat_section(records: Records) -> list[str]:
         "answers of 128, so that the context is full again and again. Resident memory, mapped "
         "weights included. The hot phone's governor said: "
     )
-    return ["", "## A chat with little memory", "", note + "; ".join(said), "", *table(head, rows)]
+    return [
+        "",
+        "## A chat with little memory",
+        "",
+        note + "; ".join(said) + ".",
+        "",
+        *table(head, rows),
+    ]
 
 
 def arm_section(records: Records) -> list[str]:
