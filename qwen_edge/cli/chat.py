@@ -104,7 +104,7 @@ class Chat:
         self.listens = False
         self._working = working
         self._governor = governor
-        self._input = LineInput(data_folder() / "history")
+        self._input = LineInput(data_folder() / "history", tuple(COMMANDS))
         self._stop = StopRequest()
         self._model = stoppable(loaded.chat, self._stop)
         self._options = loaded.answer_options()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -24,11 +25,13 @@ class LineInput:
 
     Args:
         history: file of earlier lines.
+        completions: words that the Tab key completes at the beginning of a line.
     """
 
-    def __init__(self, history: Path) -> None:
+    def __init__(self, history: Path, completions: Sequence[str] = ()) -> None:
         self.interactive = is_terminal(sys.stdin)
         self._history = history
+        self._completions = completions
         self._readline: ModuleType | None = None
         self._brackets_pastes = False
         if self.interactive and is_terminal(sys.stdout):
@@ -71,8 +74,27 @@ class LineInput:
             # Python turns this off for its own prompt. It makes a paste one message.
             readline.parse_and_bind("set enable-bracketed-paste on")
             self._brackets_pastes = os.environ.get("TERM", "") not in ("", "dumb")
+            self._tame_keys(readline)
         with contextlib.suppress(OSError):
             readline.read_history_file(str(self._history))
+
+    def _tame_keys(self, readline: ModuleType) -> None:
+        """Keys of a phone's extra row are pressed by mistake: what has no meaning does nothing."""
+        # A bell makes Termux vibrate.
+        readline.parse_and_bind("set bell-style none")
+        readline.parse_and_bind(r'"\e[": skip-csi-sequence')
+        # Without a completer of its own, readline would list the files of the working folder.
+        readline.set_completer(self._complete)
+        readline.set_completer_delims(" \t\n")
+        if self._brackets_pastes:
+            readline.parse_and_bind("tab: complete")
+
+    def _complete(self, text: str, state: int) -> str | None:
+        assert self._readline is not None
+        if self._readline.get_begidx():
+            return None
+        found = [word + " " for word in self._completions if text and word.startswith(text)]
+        return found[state] if state < len(found) else None
 
     def _line(self, prompt: str) -> str | None:
         if self._readline is not None:

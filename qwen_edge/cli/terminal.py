@@ -47,6 +47,11 @@ def has_color(stream: TextIO | None) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and not _is_plain()
 
 
+def _breaks_lines_anew() -> bool:
+    """Whether the terminal is known to break its lines anew when its width changes."""
+    return any(name in os.environ for name in ("TERMUX_VERSION", "TMUX", "VTE_VERSION"))
+
+
 def width() -> int:
     """Columns of the terminal at this moment, never less than 20; 80 where there is none."""
     for descriptor in (2, 1, 0):
@@ -236,7 +241,8 @@ class Progress:
         self._start = time.monotonic()
         self._next = self._start + delay
         self._live = is_terminal(sys.stderr) and not _is_plain()
-        self._drawn = False
+        # Cells of the bar on the screen.
+        self._drawn = 0
         # Time and amount of the draws within the window.
         self._samples: list[tuple[float, int]] | None = [] if rate else None
 
@@ -251,10 +257,10 @@ class Progress:
         now = time.monotonic()
         if self._live and now >= self._next:
             self._next = now + self.INTERVAL
-            self._drawn = True
-            speed = self._speed(now, done)
-            text = self.line(done, now - self._start, width(), speed)
-            self._raw(_ERASE_LINE + styled(text, self._style, sys.stderr))
+            columns = width()
+            text = self.line(done, now - self._start, columns, self._speed(now, done))
+            self._raw(self._erased(columns) + styled(text, self._style, sys.stderr))
+            self._drawn = cell_width(text)
 
     def _speed(self, now: float, done: int) -> float | None:
         """The amount a second lately; None where it is not asked for or not known yet."""
@@ -276,8 +282,13 @@ class Progress:
     def clear(self) -> None:
         """Takes the bar off the screen; a later update draws it anew."""
         if self._drawn:
-            self._drawn = False
-            self._raw(_ERASE_LINE)
+            self._raw(self._erased(width()))
+            self._drawn = 0
+
+    def _erased(self, columns: int) -> str:
+        """Takes the bar off a terminal that may be narrower than when it was drawn."""
+        above = (self._drawn - 1) // columns if self._drawn and _breaks_lines_anew() else 0
+        return f"\x1b[{above}A\r\x1b[J" if above else _ERASE_LINE
 
     def line(self, done: int, seconds: float, columns: int, speed: float | None = None) -> str:
         """The bar's text: at most ``columns - 1`` cells, so that it never wraps."""

@@ -20,7 +20,7 @@ from benchmarks.phone_chat import (
     talk,
 )
 from qwen_edge.session.models import demo_path
-from tests.cli.program import environment
+from tests.cli.program import ENDLESS, SLOWLY, environment
 from tests.session.hot_phone import HotPhone, hurried
 
 TURNS = 30
@@ -56,12 +56,12 @@ def test_thirty_turns(home: Path, options: tuple[str, ...]) -> None:
     assert record["address_space_limit"] > record["turns"][-1]["virtual"]
 
 
-def test_thirty_turns_on_a_hot_phone(home: Path, tmp_path: Path) -> None:
+def test_a_chat_on_a_hot_phone(home: Path, tmp_path: Path) -> None:
     phone = HotPhone(tmp_path / "phone")
-    chat = command("--threads", "2", program=hurried(200))
-    slow = environment(home, QWEN_EDGE_ISA="scalar", **phone.environ)
-    turns = TURNS // 2
-    record = talk(chat, small_questions(turns), slow, weather=Weather(phone, turns))
+    # Answers that end only where they must, one word a few milliseconds.
+    chat = command("--threads", "2", *ENDLESS[:-2], "-n", "80", program=hurried(100))
+    slow = environment(home, **SLOWLY, **phone.environ)
+    record = talk(chat, questions(12, 150), slow, weather=Weather(phone, 12))
     assert faults_of(record, GROWTH, hot=True) == []
 
 

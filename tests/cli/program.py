@@ -129,12 +129,23 @@ class Terminal:
         # Fields 14 and 15 of proc(5), in user and in kernel mode; the split left out two.
         return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 
+    def read_on(self) -> None:
+        """Reads what has been written by now."""
+        while self._master >= 0 and self._read(0):
+            pass
+
     def finish(self, timeout: float = 30) -> int:
         """Reads to the end; returns the exit code."""
         end = time.monotonic() + timeout
         while self._read(max(end - time.monotonic(), 0)):
             pass
         return self._process.wait(max(end - time.monotonic(), 0.1))
+
+    @property
+    def written(self) -> str:
+        """All that was written to the terminal so far, as it came."""
+        # The end of the data may be the middle of a character.
+        return self._written.decode("utf-8", "ignore")
 
     @property
     def pid(self) -> int:
@@ -172,8 +183,7 @@ class Terminal:
             # Linux reports a terminal without a program as an error.
             return False
         self._written += data
-        # The end of the data may be the middle of a character.
-        text = self._written.decode("utf-8", "ignore").replace("\r\n", "\n")
+        text = self.written.replace("\r\n", "\n")
         self.screen = re.sub(r"\x1b\[\?2004[hl]\r?", "", text)
         return bool(data)
 
