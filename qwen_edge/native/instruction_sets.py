@@ -6,6 +6,9 @@ import ctypes
 
 from qwen_edge.native.library import check, load
 
+# The environment variable that forces kernels.
+ISA_VARIABLE = "QWEN_EDGE_ISA"
+
 
 def _library() -> ctypes.CDLL:
     library = load()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.cli import doctor
+from qwen_edge.cli.doctor_table import as_table
 from qwen_edge.host.place import Place
 from qwen_edge.session.diagnosis import diagnose
 from qwen_edge.session.footprint import facts_of, predict_peak
@@ -202,7 +203,7 @@ def test_recorded_devices(
 ) -> None:
     device = recorded(name)
     result = diagnose({}, {"QWEN_EDGE_HOME": str(tmp_path), "HOME": str(tmp_path)}, device.place)
-    table = json.loads(json.dumps(doctor.as_table(result), default=str))
+    table = json.loads(json.dumps(as_table(result), default=str))
     assert table["memory"]["total"] == device.expected["total"]
     assert table["processor"]["big_cores"] == device.expected["big_cores"]
     assert table["configuration"] is None or (
@@ -226,9 +227,9 @@ def test_model_on_shared_storage_is_warned_of(tmp_path: Path, model: Path) -> No
     place = Place(environ={"HOME": str(tmp_path)})
     environ = {"QWEN_EDGE_HOME": str(tmp_path)}
     shared = diagnose({"model": str(copy)}, environ, place)
-    assert "shared storage" in findings(doctor.as_table(shared))
+    assert "shared storage" in findings(as_table(shared))
     private = diagnose({"model": str(model)}, environ, place)
-    assert "shared storage" not in findings(doctor.as_table(private))
+    assert "shared storage" not in findings(as_table(private))
 
 
 def test_prediction_is_the_selections_own(tmp_path: Path, model: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.cli import doctor
+from qwen_edge.cli.doctor_table import as_table
 from qwen_edge.host.place import Place
 from qwen_edge.session import torch_facts
 from qwen_edge.session.diagnosis import diagnose
@@ -146,6 +146,6 @@ def test_leaking_torch_is_warned_of_on_android(
     environ = {"QWEN_EDGE_HOME": str(tmp_path), "HOME": str(tmp_path)}
     phone = Place(environ=environ | TERMUX, platform="android", properties=dict)
     for place, expected in ((phone, warned), (Place(environ=environ), False)):
-        table = doctor.as_table(diagnose({}, environ, place))
+        table = as_table(diagnose({}, environ, place))
         said = f"torch {version} loses memory on Android."
         assert (said in [item["sentence"] for item in table["findings"]]) == expected
