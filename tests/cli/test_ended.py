@@ -22,6 +22,7 @@ from tests.cli.program import (
     terminal,
 )
 from tests.cli.test_chat import CTRL_D, DEMO, PROMPT, begin, questions, saved
+from tests.termux.commands import WAKE_LOCK, Commands
 
 CLOSED = "closed terminal"
 # How it is ended, and the exit code as a shell tells it.
@@ -31,13 +32,18 @@ SHELL = ("sh", "-c", 'trap : INT; "$@"; exit $?', "sh", *PROGRAM)
 ALONE = pytest.mark.parametrize("program", [PROGRAM, SHELL], ids=["alone", "in a shell"])
 
 
-def end_it(home: Path, screen: Terminal, end: str) -> int:
+def program_at(screen: Terminal, home: Path) -> int:
+    """The number of the program, which may have been started by a shell."""
+    programs = set(processes_of(home))
+    (program,) = programs - {screen.pid} or programs
+    return program
+
+
+def end_it(screen: Terminal, end: str, program: int) -> int:
     """Ends the program at a terminal; returns its exit code."""
     if end == CLOSED:
         screen.hang_up()
     else:
-        programs = set(processes_of(home))
-        (program,) = programs - {screen.pid} or programs
         os.kill(program, getattr(signal, end))
     code = screen.wait()
     return code if code >= 0 else 128 - code
@@ -69,7 +75,7 @@ def test_a_chat_in_mid_answer(home: Path, end: str, program: tuple[str, ...]) ->
         screen.wait_for("Stopped.")
         screen.wait_for(PROMPT)
         begin_answer(screen, "Two.")
-        assert end_it(home, screen, end) == ENDS[end]
+        assert end_it(screen, end, program_at(screen, home)) == ENDS[end]
         assert_nothing_is_left(home)
     assert "Traceback" not in screen.screen
     (conversation,) = saved(home)
@@ -92,7 +98,7 @@ def test_a_chat_that_waits_for_a_question(home: Path, end: str) -> None:
         screen.send("half a li")
         screen.wait_for("half a li")
         screen.rest()
-        code = end_it(home, screen, end)
+        code = end_it(screen, end, program_at(screen, home))
         # A terminal that is gone may also look like the end of input.
         assert code in ((0, 129) if end == CLOSED else (ENDS[end],))
         assert_nothing_is_left(home)
@@ -105,7 +111,7 @@ def test_a_chat_that_waits_for_a_question(home: Path, end: str) -> None:
 def test_a_run_in_mid_answer(home: Path, end: str, program: tuple[str, ...]) -> None:
     with terminal(home, "run", *DEMO, *ENDLESS, "Go on.", program=program, **SLOWLY) as screen:
         screen.wait_for(" ")
-        assert end_it(home, screen, end) == ENDS[end]
+        assert end_it(screen, end, program_at(screen, home)) == ENDS[end]
         assert_nothing_is_left(home)
     assert "Traceback" not in screen.screen
     assert "error" not in screen.screen
@@ -167,3 +173,37 @@ def test_a_question_goes_on_after_a_closed_terminal(home: Path) -> None:
         assert screen.finish() == 0
     (conversation,) = saved(home)
     assert questions(conversation) == ["One.", "Two."]
+
+
+HELPERS = (*WAKE_LOCK, "termux-battery-status", "termux-tts-speak", "termux-tts-engines")
+# The sentence that is being spoken when the program is killed is given up sooner than usual.
+IMPATIENT = """
+import sys
+import qwen_edge.host.speaker as speaker
+from qwen_edge.cli.app import run_program
+speaker._LIMIT, speaker._PER_CHARACTER = 2.0, 0.0
+sys.exit(run_program(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_chat_with_all_helpers_at_work(home: Path, tmp_path: Path, end: str) -> None:
+    phone = Commands(tmp_path / "phone", HELPERS)
+    phone.behave("termux-tts-speak", "hangs")
+    phone.behave("termux-battery-status", "hangs")
+    variables = phone.environment | SLOWLY
+    program = (PROGRAM[0], "-c", IMPATIENT)
+    with terminal(home, "chat", *DEMO, *ENDLESS, "--speak", program=program, **variables) as screen:
+        begin(screen)
+        begin_answer(screen, "One.")
+        for helper in ("end termux-wake-lock", "begin termux-tts-speak"):
+            phone.wait_for(helper)
+        # The helpers have the same environment.
+        assert end_it(screen, end, screen.pid) == ENDS[end]
+    phone.wait_for_silence()
+    assert phone.awake == (end == "SIGKILL")
+    assert questions(saved(home)[0]) == ["One."] if end != "SIGKILL" else not saved(home)
+    # The next start, of whichever command, releases what a kill left.
+    assert run(home, "config", "path", changes=phone.environment).returncode == 0
+    phone.wait_for_silence()
+    assert not phone.awake
