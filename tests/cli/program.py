@@ -68,6 +68,19 @@ def run(
     )
 
 
+def piped(
+    home: Path, *arguments: str, program: Sequence[str] = PROGRAM, **changes: str
+) -> subprocess.Popen[bytes]:
+    """Starts the program with pipes."""
+    return subprocess.Popen(
+        [*program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home, **changes),
+    )
+
+
 class Terminal:
     """The program at a terminal.
 

@@ -19,6 +19,7 @@ from tests.cli.program import (
     SLOWLY,
     Terminal,
     environment,
+    piped,
     run,
     terminal,
 )
@@ -287,25 +288,6 @@ def test_a_forged_conversation_is_an_error(home: Path) -> None:
     assert "cannot be read" in done.stderr
 
 
-def test_killed_in_mid_answer_it_has_the_last_whole_turn(home: Path) -> None:
-    with terminal(home, "chat", *DEMO, *ENDLESS, **SLOWLY) as screen:
-        begin(screen)
-        screen.send("One.\r")
-        screen.wait_for("\n")
-        screen.wait_for(" ")
-        screen.press_ctrl_c()
-        screen.wait_for("Stopped.")
-        screen.wait_for(PROMPT)
-        screen.send("Two.\r")
-        screen.wait_for("\n")
-        screen.wait_for(" ")
-        screen.kill()
-    assert questions(saved(home)[0]) == ["One."]
-    done = run(home, "chat", *DEMO, *EXACT, "--resume", stdin=b"Three.\n")
-    assert done.returncode == 0
-    assert questions(saved(home)[0]) == ["One.", "Three."]
-
-
 def test_a_full_context_drops_the_oldest_turns_and_goes_on(home: Path) -> None:
     lines = "".join(f"Tell me about the number {n}, please.\n" for n in range(12))
     done = run(home, "chat", *DEMO, *EXACT, "-c", "128", "-n", "30", stdin=lines.encode())
@@ -363,13 +345,7 @@ def test_a_disk_that_cannot_be_written_warns_and_goes_on(home: Path) -> None:
 
 
 def test_ctrl_c_over_pipes_leaves(home: Path) -> None:
-    with subprocess.Popen(
-        [*PROGRAM, "chat", *DEMO, *EXACT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(home),
-    ) as process:
+    with piped(home, "chat", *DEMO, *EXACT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"Hello!\n")

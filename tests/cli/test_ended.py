@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.cli.program import (
     PROGRAM,
     SLOWLY,
     Terminal,
-    environment,
+    piped,
     processes_of,
     run,
     terminal,
@@ -119,14 +118,11 @@ def test_a_run_in_mid_answer(home: Path, end: str, program: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_run_over_pipes_ends_what_it_has_begun(home: Path, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [*PROGRAM, "run", *DEMO, *ENDLESS, "Go on."],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(home, **SLOWLY),
-    ) as process:
+    with piped(home, "run", *DEMO, *ENDLESS, "Go on.", **SLOWLY) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.close()
+        process.stdin = None
         first = process.stdout.read(1)
         # Terminals that close send it twice.
         process.send_signal(number)
@@ -140,13 +136,7 @@ def test_a_run_over_pipes_ends_what_it_has_begun(home: Path, number: signal.Sign
 def test_what_shall_go_on_without_its_terminal_does(home: Path) -> None:
     # nohup has the program ignore the signal.
     program = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *PROGRAM)
-    with subprocess.Popen(
-        [*program, "chat", *DEMO, *EXACT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(home),
-    ) as process:
+    with piped(home, "chat", *DEMO, *EXACT, program=program) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"Hello!\n")

@@ -10,8 +10,12 @@ from qwen_edge.cli.text_cells import cell_width, neutralized
 from tests.cli.program import ENDLESS, EXACT, SLOWLY, Terminal, terminal
 from tests.cli.screen import Screen
 from tests.cli.test_chat import CTRL_D, DEMO, PROMPT, begin, questions, saved
+from tests.cli.test_pull import REPO, checkpoint, hub
+from tests.host.hub_server import HubServer
 
 pytest.importorskip("readline")
+# Fixtures are found by their names here.
+__all__ = ["checkpoint", "hub"]
 # A line of 44 cells.
 CHINESE = "请用一句话告诉我今天的天气怎么样，谢谢你了"
 
@@ -142,6 +146,46 @@ def test_a_bar_while_the_phone_is_turned(home: Path) -> None:
     rows = shown.look()
     assert not any("[#" in row or "..]" in row for row in rows), rows
     assert rows[0]
+
+
+def test_a_download_while_the_phone_is_turned(hub: HubServer, tmp_path: Path) -> None:
+    hub.slow = 0.03
+    variables = {"HF_ENDPOINT": hub.url, "TERMUX_VERSION": "0.118.1"}
+    with terminal(tmp_path / "qe", "pull", REPO, columns=80, **variables) as opened:
+        shown = Shown(opened, 80)
+        for columns in (40, 80, 40):
+            shown.until("[")
+            opened.wait_for("%")
+            shown.turn(columns)
+        shown.until("%")
+        hub.slow = 0
+        assert opened.finish() == 0
+    rows = shown.look()
+    assert not any("[#" in row or "..]" in row for row in rows), rows
+    assert "Tiny-Qwen-int4.qedge" in "".join(rows)
+
+
+# What is said at 40 columns; the demo's path aside, which is copied in one piece.
+TOLD = {
+    "run": ["run", *DEMO, *EXACT, "-n", "2", "--stats", "--explain", "Hello!"],
+    "models": ["models"],
+    "bench": ["bench", *DEMO, "--quick", "--budget", "5"],
+    "doctor": ["doctor"],
+    "config": ["config"],
+    "a mistake": ["pull", "qwen3-0.7b"],
+    "a missing model": ["run", "-m", "nothing-here", "Hello!"],
+}
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "zh_CN.UTF-8"])
+@pytest.mark.parametrize("name", TOLD)
+def test_nothing_is_broken_by_the_margin(home: Path, name: str, locale: str) -> None:
+    with terminal(home, *TOLD[name], columns=40, LC_ALL=locale) as opened:
+        shown = Shown(opened, 40)
+        opened.finish(120)
+        shown.look()
+    assert shown.screen.lines
+    assert [row for row in shown.screen.broken_rows if "/" not in row] == []
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "zh_CN.UTF-8"])
