@@ -112,6 +112,8 @@ def checked(store: Store, borrow: bool) -> dict[str, object]:
             chats[core.chat()] = name
             core.doctor()
             core.bench()
+            if core.android:
+                core.calibrate()
             core.slept()
         with step(f"{name}, native suite", seconds):
             passed[name] = native_suite(core)

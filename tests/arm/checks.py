@@ -116,6 +116,14 @@ class Core:
         expect(json.loads(report.out), "a bug report", report)
         return facts
 
+    def calibrate(self) -> None:
+        """What was measured on this phone is its default from then on, and changes no answer."""
+        before = self.program("run", *GREEDY, QUESTION)
+        self.program("doctor", "--calibrate", "--model", "demo")
+        after = self.program("run", *GREEDY, "--explain", QUESTION)
+        expect("(calibrated)" in after.err, "what was measured is used", after)
+        expect(before.out == after.out, "the answer stays", after)
+
     def bench(self) -> dict[str, Any]:
         """``bench`` measures and writes JSON that says where."""
         result = self.program("bench", "--model", "demo", "--quick", "--budget", "20", "--json")

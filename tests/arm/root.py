@@ -132,12 +132,16 @@ def build(folder: Path, archives: Sequence[mirrors.Archive]) -> None:
         program, "--arch=arm64", "--variant=minbase", "--force-check-gpg",
         f"--include={','.join(PACKAGES)}", main.suite, str(folder), main.uri,
     ]  # fmt: skip
-    # In a container it takes the devices as they are.
+    # Nothing else of this machine's settings holds in the root, such as its TMPDIR.
+    environment = {
+        "DEBIAN_FRONTEND": "noninteractive",
+        "LC_ALL": "C",
+        # It takes the devices as they are.
+        "container": "lxc",
+        **{k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")},
+    }
     result = subprocess.run(
-        command,
-        env=os.environ | {"container": "lxc", "PATH": ALL_PATHS},
-        stdout=subprocess.DEVNULL,
-        check=False,
+        command, env=environment | {"PATH": ALL_PATHS}, stdout=subprocess.DEVNULL, check=False
     )
     if result.returncode:
         log = folder / "debootstrap" / "debootstrap.log"
@@ -146,10 +150,13 @@ def build(folder: Path, archives: Sequence[mirrors.Archive]) -> None:
     (folder / "etc" / "apt" / "sources.list").write_text("\n".join(map(str, archives)) + "\n")
     network(folder)
     for words in ("update", "full-upgrade -y", "clean"):
-        subprocess.run(
+        upgrade = subprocess.run(
             [find("chroot"), folder, "apt-get", "-qq", *words.split()],
-            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive", "PATH": SYSTEM_PATH}, check=True,
+            env=environment | {"PATH": SYSTEM_PATH},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
+        if upgrade.returncode:
+            raise RuntimeError(f"apt-get {words} failed:\n{upgrade.stdout[-3000:]}")
     unmount_below(folder)
 
 
