@@ -46,6 +46,8 @@ def steps() -> dict[str, list[str]]:
     found["arm"] = [*python, "benchmarks.arm_cost", "--json", str(results / "arm_cost.json")]
     cores = [*python, "benchmarks.unequal_cores", model]
     found["unequal-cores"] = [*cores, "--output", str(results / "unequal_cores.json")]
+    played = [*python, "benchmarks.played_cores", model]
+    found["played-cores"] = [*played, "--output", str(results / "played_cores.json")]
     idle = [*python, "benchmarks.idle", model, "--output", str(results / "idle.json")]
     found["idle"] = idle
     conversion, larger = str(results / "convert.json"), str(results / "larger.json")

@@ -243,6 +243,27 @@ def unequal_cores_section(records: Records) -> list[str]:
     return ["", "## Unequal cores", "", note, "", *table(head, rows)]
 
 
+def played_cores_section(records: Records) -> list[str]:
+    """Two threads on cores of which one plays a slower one."""
+    record = records.record("played_cores")
+    rows = []
+    for work, by_ratio in record["speeds"].items():
+        for ratio, speeds in by_ratio.items():
+            rates = [plain(median(speeds[place])) for place in PLACES]
+            share = spread(share_of_sum(speeds)).text(100)
+            rows.append((work, f"1 : {ratio}", *rates, f"{share} %"))
+    head = ("work", "cores", "first core", "second core", "both", "share of the sum")
+    note = (
+        f"`python -m benchmarks.played_cores MODEL`, {record['turns']} turns, {record['date']}: "
+        "cores that are slow in themselves, as a phone's little ones are. Every kernel takes as "
+        "long as on the core being played, so that no scheduler has a part in it: decode on a "
+        "Cortex-A75 beside one that is so many times as slow (a Cortex-A55 is twice), prompts on "
+        "cores four times as fast. Tokens/s of one thread on each core alone, and of two threads "
+        "on both."
+    )
+    return ["", "## Cores that are slow in themselves", "", note, "", *table(head, rows)]
+
+
 def idle_section(records: Records) -> list[str]:
     """Processor time while nothing is asked."""
     record = records.record("idle")
@@ -399,6 +420,7 @@ SECTIONS: tuple[Callable[[Records], list[str]], ...] = (
     quality_section,
     agreement_section,
     unequal_cores_section,
+    played_cores_section,
     idle_section,
     soak_section,
     phone_chat_section,

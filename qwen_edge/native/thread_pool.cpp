@@ -14,8 +14,6 @@
 namespace qe {
 namespace {
 
-// How long a thread that does nothing else waits for another before it has it brought to its core.
-constexpr int kPatience = 40;
 constexpr uint32_t kThreadBits = 8, kAllThreads = (1u << kThreadBits) - 1;
 
 void pause_cpu() {
@@ -33,6 +31,20 @@ cpu_set_t own_cores() {
   cpu_set_t cores;
   if (sched_getaffinity(0, sizeof cores, &cores) != 0) CPU_ZERO(&cores);
   return cores;
+}
+
+// Of a clock; -1 if it cannot be read.
+int64_t nanoseconds(clockid_t clock) {
+  timespec time{};
+  if (clock_gettime(clock, &time) != 0) return -1;
+  return time.tv_sec * int64_t{1000000000} + time.tv_nsec;
+}
+
+// The clock that runs while a thread of this process does: what pthread_getcpuclockid gives, for
+// which only the thread itself can be asked without a risk that it is gone.
+clockid_t processor_clock(int id) {
+  constexpr int kOfOneThread = 4, kExact = 2;
+  return static_cast<clockid_t>(~static_cast<unsigned>(id) << 3 | kOfOneThread | kExact);
 }
 
 }  // namespace
@@ -201,45 +213,53 @@ bool ThreadPool::take(int thread, int number, const Phase& work, WorkRange::Item
 }
 
 void ThreadPool::await(int thread, const std::atomic<int>& done, int total) {
-  const auto finished = [&] { return done.load(std::memory_order_acquire) == total; };
-  for (int i = 0; i < kSpins; ++i) {
-    pause_cpu();
-    if (finished()) return;
-  }
-  for (bool first = true;; first = false) {
-    const uint32_t seen = passed_.value();
-    if (finished()) return;
-    for (int i = 0; i < active_ && long_phases_ && !first; ++i) {
-      if (i != thread && members_[i].holds_items.load(std::memory_order_relaxed)) {
-        fetch(members_[i]);
-        break;
-      }
-    }
-    passed_.sleep(seen, first ? kPatience : 1000);
-  }
+  wait(
+      passed_, [&] { return done.load(std::memory_order_acquire) == total; },
+      [&](int i) {
+        return i != thread && members_[i].holds_items.load(std::memory_order_relaxed);
+      });
 }
 
 void ThreadPool::await_workers() {
-  for (int i = 0; i < kSpins; ++i) {
-    if (running_.load(std::memory_order_acquire) == 0) return;
-    pause_cpu();
-  }
-  for (bool first = true;; first = false) {
-    const uint32_t seen = finished_.value();
-    if (running_.load(std::memory_order_acquire) == 0) return;
-    for (int i = 1; i < active_ && long_phases_ && !first; ++i) fetch(members_[i]);
-    finished_.sleep(seen, first ? kPatience : 1000);
+  wait(
+      finished_, [&] { return running_.load(std::memory_order_acquire) == 0; },
+      [&](int i) {
+        return i != 0 && members_[i].state.load(std::memory_order_relaxed) == Member::kInJob;
+      });
+}
+
+// Spins until `finished` and, in long phases, looks meanwhile at the threads that are awaited, one
+// after the other. One that does not run is fetched, and this one makes room for it; one that does
+// is slow, and left alone.
+template <typename Finished, typename Awaited>
+void ThreadPool::wait(Signal& signal, const Finished& finished, const Awaited& awaited) {
+  int watched = -1;
+  int64_t ran = 0;
+  for (int round = 0;; ++round) {
+    const uint32_t seen = signal.value();
+    for (int i = 0; i < kSpins; ++i) {
+      if (finished()) return;
+      pause_cpu();
+    }
+    const bool fetched = watched >= 0 && awaited(watched) && ran >= 0 &&
+                         processor_time(members_[watched]) == ran && fetch(members_[watched]);
+    if (fetched || round >= kRounds) signal.sleep(seen, kNap);
+    if (!long_phases_) continue;
+    int tries = 0;
+    do watched = (watched + 1) % active_;
+    while (!awaited(watched) && ++tries < active_);
+    ran = processor_time(members_[watched]);
   }
 }
 
 // Moves a thread to the core of the calling one, which is about to sleep. Only where every core is
 // allowed: giving a narrower set back would keep it narrow when the system widens it, as Android
 // does for an app that comes to the foreground.
-void ThreadPool::fetch(Member& member) {
+bool ThreadPool::fetch(Member& member) {
   const int id = member.id.load(std::memory_order_relaxed), core = sched_getcpu();
   int state = Member::kInJob;
-  if (id == 0 || core < 0 || core >= CPU_SETSIZE) return;
-  if (!member.state.compare_exchange_strong(state, Member::kBeingMoved)) return;
+  if (id == 0 || core < 0 || core >= CPU_SETSIZE) return false;
+  if (!member.state.compare_exchange_strong(state, Member::kBeingMoved)) return false;
   cpu_set_t here;
   CPU_ZERO(&here);
   CPU_SET(core, &here);
@@ -248,6 +268,12 @@ void ThreadPool::fetch(Member& member) {
                      sched_setaffinity(id, sizeof here, &here) == 0;
   member.moved_to = core;
   member.state.store(moved ? Member::kMoved : Member::kInJob, std::memory_order_release);
+  return moved;
+}
+
+// How long a thread has run, in nanoseconds.
+int64_t ThreadPool::processor_time(const Member& member) {
+  return nanoseconds(processor_clock(member.id.load(std::memory_order_relaxed)));
 }
 
 void ThreadPool::enter(Member& member) {

@@ -223,9 +223,15 @@ class ThreadPool {
   void start(int n, bool long_phases, Function function, const void* context);
   void work(int thread);
   void stop();
+  // How often a thread with nothing to do spins and looks at another that it waits for, before it
+  // sleeps for so many microseconds at a time.
+  static constexpr int kRounds = 5, kNap = 1000;
   void await(int thread, const std::atomic<int>& done, int total);
   void await_workers();
-  void fetch(Member& member);
+  template <typename Finished, typename Awaited>
+  void wait(Signal& signal, const Finished& finished, const Awaited& awaited);
+  bool fetch(Member& member);
+  static int64_t processor_time(const Member& member);
   void enter(Member& member);
   void leave(Member& member);
   void move_back(Member& member, Member::State next);

@@ -28,9 +28,9 @@ void check(bool condition, const char* name, long value = 0) {
   if (!condition) std::printf("FAILED %s: %ld\n", name, value);
 }
 
-double processor_seconds() {
+double processor_seconds(clockid_t clock) {
   timespec now;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  clock_gettime(clock, &now);
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
@@ -195,6 +195,35 @@ void fewer_cores(int threads) {
   check(count() == threads, "and all when they are back", threads);
 }
 
+// A thread that computes for long, as a slow core's does: whether it runs all the time or is taken
+// off its core meanwhile, its items are waited for, and all may run where they might before.
+void slow(int threads, int slow_thread) {
+  qe::ThreadPool pool(threads, Chain::kPhases);
+  Chain chain;
+  const cpu_set_t before = allowed(0);
+  std::mutex lock;
+  std::set<int> ids;
+  for (const int long_phases : {0, 8}) {
+    chain.run(pool, threads, [&](int thread, int phase, int) {
+      {
+        const std::lock_guard<std::mutex> guard(lock);
+        ids.insert(static_cast<int>(syscall(SYS_gettid)));
+      }
+      if (thread != slow_thread || phase >= long_phases) return;
+      const double end = processor_seconds(CLOCK_THREAD_CPUTIME_ID) + 0.005;
+      while (processor_seconds(CLOCK_THREAD_CPUTIME_ID) < end) {
+      }
+    });
+    check(chain.right(), "a thread that computes for long is waited for", slow_thread);
+  }
+  for (int tries = 0; tries < 3; ++tries) chain.run(pool, threads, [](int, int, int) {});
+  sleep_milliseconds(50);
+  for (const int id : ids) {
+    const cpu_set_t after = allowed(id);
+    check(CPU_EQUAL(&before, &after), "and all may run where they might before", id);
+  }
+}
+
 // A thread that does not come at all takes no items, and nobody waits for it before the end.
 void absent(int threads) {
   qe::ThreadPool pool(threads, Chain::kPhases);
@@ -219,9 +248,9 @@ void idle(int threads) {
   qe::ThreadPool pool(threads, Chain::kPhases);
   Chain chain;
   chain.run(pool, threads, [](int, int, int) {});
-  const double begin = processor_seconds();
+  const double begin = processor_seconds(CLOCK_PROCESS_CPUTIME_ID);
   sleep_milliseconds(500);
-  const double used = processor_seconds() - begin;
+  const double used = processor_seconds(CLOCK_PROCESS_CPUTIME_ID) - begin;
   check(used < 0.005, "an idle pool uses no processor, microseconds",
         static_cast<long>(used * 1e6));
 }
@@ -250,7 +279,9 @@ int main() {
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   for (const int threads : {1, 2, 3, 2 * cores, 9}) every_item_once(threads, 20);
   for (const int threads : {2, 4}) {
-    for (int slow = 0; slow < threads; ++slow) held_up(threads, slow);
+    for (int held = 0; held < threads; ++held) held_up(threads, held);
+    slow(threads, 0);
+    slow(threads, threads - 1);
     absent(threads);
   }
   for (const int threads : {1, 2, 5}) {
