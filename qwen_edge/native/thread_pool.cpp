@@ -243,7 +243,7 @@ void ThreadPool::wait(Signal& signal, const Finished& finished, const Awaited& a
     }
     const bool fetched = watched >= 0 && awaited(watched) && ran >= 0 &&
                          processor_time(members_[watched]) == ran && fetch(members_[watched]);
-    if (fetched || round >= kRounds) signal.sleep(seen, kNap);
+    if (fetched || !long_phases_ || round >= kRounds) signal.sleep(seen, kNap);
     if (!long_phases_) continue;
     int tries = 0;
     do watched = (watched + 1) % active_;

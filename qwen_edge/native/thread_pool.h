@@ -223,8 +223,8 @@ class ThreadPool {
   void start(int n, bool long_phases, Function function, const void* context);
   void work(int thread);
   void stop();
-  // How often a thread with nothing to do spins and looks at another that it waits for, before it
-  // sleeps for so many microseconds at a time.
+  // How often a thread with nothing to do spins and looks at another that it waits for in a long
+  // phase, before it sleeps for so many microseconds at a time.
   static constexpr int kRounds = 5, kNap = 1000;
   void await(int thread, const std::atomic<int>& done, int total);
   void await_workers();
