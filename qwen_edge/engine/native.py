@@ -233,12 +233,13 @@ class NativeEngine(Closing):
             identity = adapter_identity(adapter, factor)
         try:
             check(engine_library().qe_session_set_adapter(session, handle))
-        except BaseException:
+        except Exception:
+            # After a Ctrl-C the session may have it.
             engine_library().qe_adapter_destroy(handle)
             raise
         self._ids = [[] for _ in self._ids]
-        engine_library().qe_adapter_destroy(self._adapter)
-        self._adapter, self._adapter_identity = handle, identity
+        replaced, self._adapter, self._adapter_identity = self._adapter, handle, identity
+        engine_library().qe_adapter_destroy(replaced)
 
     def scratch_bytes(self) -> int:
         """Bytes of scratch memory and adapter held now; the KV cache comes on top."""
@@ -248,15 +249,16 @@ class NativeEngine(Closing):
 
     def close(self) -> None:
         """See ``Engine.close``."""
-        if self._session:
-            engine_library().qe_session_destroy(self._session)
-            self._session = ctypes.c_void_p()
-        if self._adapter:
-            engine_library().qe_adapter_destroy(self._adapter)
-            self._adapter = ctypes.c_void_p()
-        if self._handle:
-            engine_library().qe_model_destroy(self._handle)
-            self._handle = ctypes.c_void_p()
+        for name, destroy in (
+            ("_session", "qe_session_destroy"),
+            ("_adapter", "qe_adapter_destroy"),
+            ("_handle", "qe_model_destroy"),
+        ):
+            handle = getattr(self, name)
+            if handle:
+                # Forgotten first: a Ctrl-C after the C call must not have it freed a second time.
+                setattr(self, name, ctypes.c_void_p())
+                getattr(engine_library(), destroy)(handle)
 
     def _open_session(self) -> ctypes.c_void_p:
         if not self._session:

@@ -88,6 +88,7 @@ class MappedFile(Closing):
 
     def close(self) -> None:
         """Unmaps; addresses inside become invalid. A second call does nothing."""
-        if self._address:
-            _library().qe_file_map_close(self._address, self.size)
-            self._address = 0
+        # Forgotten first: a Ctrl-C after the C call must not have it unmapped a second time.
+        mapped, self._address = self._address, 0
+        if mapped:
+            _library().qe_file_map_close(mapped, self.size)

@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <string>
 
@@ -264,7 +265,13 @@ void Session::forward(const Row* rows, int n) {
   plan_blocks();
   plan_items();
   reserve_positions();
-  pool_.run(active_, n >= kLongPhaseRows, [this](int thread) { run_thread(thread); });
+  const auto begin = std::chrono::steady_clock::now();
+  pool_.run(active_, n >= kLongPhaseRows || long_phases_,
+            [this](int thread) { run_thread(thread); });
+  if (n < kLongPhaseRows) {
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+    long_phases_ = taken.count() > kLongPhase * pool_.phases_run();
+  }
   for (int i = 0; i < n; ++i) sequences_[rows[i].sequence]->set_length(rows[i].position + 1);
 }
 

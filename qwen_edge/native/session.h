@@ -144,6 +144,8 @@ class Session {
   std::vector<Partial> partials_;
   std::vector<int> first_partial_;  // of each block
   bool fused_store_ = false, split_ = false;
+  // Of calls of few rows, as the last one showed.
+  bool long_phases_ = false;
   int active_ = 1;
 };
 

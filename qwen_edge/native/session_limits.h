@@ -19,6 +19,9 @@ constexpr int kFeedForwardGroups = 4;
 constexpr int kTileStep = 2;
 // A call of so many rows has phases of a millisecond and more.
 constexpr int kLongPhaseRows = 16;
+// Smaller calls have long phases if those of the last one took so many seconds on average, as with
+// slow kernels or a large model.
+constexpr double kLongPhase = 500e-6;
 // Phases of a layer, and by the embedding and the head.
 constexpr int kPhasesPerLayer = 11;
 // An adapter's part of a layer may have a phase for each of its inputs.

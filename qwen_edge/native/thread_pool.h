@@ -132,6 +132,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
+  // Of the last job.
+  int phases_run() const { return members_[0].phase; }
   // Not while a job runs.
   void set_phases(int phases);
   // Ties threads 0 .. first - 1, the caller among them, to `cores` and the others to `rest`, from

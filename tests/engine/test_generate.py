@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qwen_edge.engine import native
 from qwen_edge.engine.generate import Generation
 from qwen_edge.engine.interface import EngineConfig, SamplingParams
 from qwen_edge.engine.memory_estimate import estimate, kv_bytes_per_token
@@ -106,6 +108,37 @@ def test_an_interrupt_between_computing_and_bookkeeping(engine: NativeEngine) ->
     # What a KeyboardInterrupt after the C call leaves: the cache holds more than the list says.
     del engine._ids[0][-3:]
     assert list(Generation(engine, PROMPT, GREEDY, max_tokens=9, stop_ids=())) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["qe_session_destroy", "qe_model_destroy"])
+def test_an_interrupt_while_closing_frees_nothing_twice(
+    files: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    library, freed = native.engine_library(), []
+
+    class Interrupted:
+        """The library, with Ctrl-C in the moment after it has freed something."""
+
+        def __getattr__(self, called: str) -> object:
+            function = getattr(library, called)
+            if called != name:
+                return function
+
+            def destroy(handle: ctypes.c_void_p) -> None:
+                freed.append(handle.value)
+                function(handle)
+                if len(freed) == 1:
+                    raise KeyboardInterrupt
+
+            return destroy
+
+    with open_model(files / "model.qedge") as model:
+        engine = NativeEngine(model, EngineConfig(context=64, threads=2))
+        monkeypatch.setattr(native, "engine_library", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.close()
+        engine.close()
+        assert len(freed) == 1
 
 
 def test_statistics_add_up(engine: NativeEngine) -> None:
