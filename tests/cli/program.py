@@ -171,8 +171,12 @@ class Terminal:
         self._master = -1
 
     def wait(self, timeout: float = 30) -> int:
-        """The exit code, or the number of the signal below 0, without reading any more."""
-        return self._process.wait(timeout)
+        """The exit code, or the number of the signal below 0; what is written meanwhile is read."""
+        end = time.monotonic() + timeout
+        while self._process.poll() is None and time.monotonic() < end:
+            if self._master < 0 or not self._read(0.05):
+                time.sleep(0.01)
+        return self._process.wait(max(end - time.monotonic(), 0.1))
 
     def kill(self) -> None:
         """Ends the program without a chance to say goodbye."""
