@@ -360,22 +360,26 @@ class Weather:
         self._phone = phone
         self._turns = turns
         self._paused = False
+        # What the chat says is heard in a thread of its own, at times just when a turn begins.
+        self._changing = threading.Lock()
 
     def before(self, turn: int) -> None:
         """Sets the temperature for a turn, from 1 on; call it before its question."""
         share = turn / self._turns
         if share < 1 / 4:
             return
-        if self._paused:
-            self._phone.battery(33.0)
-        else:
-            self._phone.battery(43.5 if share < 1 / 2 else 48.0)
+        with self._changing:
+            if self._paused:
+                self._phone.battery(33.0)
+            else:
+                self._phone.battery(43.5 if share < 1 / 2 else 48.0)
 
     def heard(self, line: str) -> None:
         """Cools the phone down while an answer waits; call it for each line the chat says."""
         if EASED[1] in line:
-            self._paused = True
-            self._phone.battery(40.0)
+            with self._changing:
+                self._paused = True
+                self._phone.battery(40.0)
 
 
 def measure(run: str, model: Path, turns: int, mib: int, context: int) -> dict[str, Any]:

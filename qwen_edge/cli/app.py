@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from qwen_edge.cli.awake import release_left_behind
 from qwen_edge.cli.commands import COMMANDS, PROGRAM, command_module
@@ -24,7 +25,7 @@ def run_program(argv: Sequence[str]) -> int:
         wanted), 2 usage, 3 model not found, 4 out of memory, 5 damaged model, 6 network,
         129 the terminal was closed, 130 interrupted, 143 asked to end, 1 anything else.
     """
-    from qwen_edge.cli.interrupts import Terminated, ending_tidily
+    from qwen_edge.cli.interrupts import Terminated, Writing, ending_tidily
 
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -34,7 +35,9 @@ def run_program(argv: Sequence[str]) -> int:
         with ending_tidily():
             return _exit_code(argv)
     except Terminated as end:
-        _discard_output()
+        _discard_output(sys.stdout)
+        if Writing.over:
+            _discard_output(sys.stderr)
         return int(end.code or 0)
 
 
@@ -115,7 +118,7 @@ def _ended_by(error: BaseException) -> int:
     from qwen_edge.cli.terminal import show_error
 
     if isinstance(error, BrokenPipeError):
-        _discard_output()
+        _discard_output(sys.stdout)
         return OK
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
@@ -128,11 +131,11 @@ def _ended_by(error: BaseException) -> int:
     return FAILED
 
 
-def _discard_output() -> None:
+def _discard_output(stream: TextIO | None) -> None:
     """Sends what is buffered for a closed pipe or terminal to nowhere, so that exiting is quiet."""
-    if sys.stdout is not None:
+    if stream is not None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 

@@ -2,7 +2,8 @@
 
 The first Ctrl-C stops in an orderly way, the second at once. SIGHUP (the terminal was closed, by
 swiping Termux away say) and SIGTERM become an exception, so that whatever is open is closed, saved
-or removed on the way out, and nothing is said.
+or removed on the way out, and nothing is said. Where nobody reads what is written, a paused pager
+say, that way out would be barred: from then on a write that does not end is broken off.
 """
 
 from __future__ import annotations
@@ -13,6 +14,22 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 _ENDING = (signal.SIGHUP, signal.SIGTERM)
+# Seconds between two looks whether a write goes on; the second that finds the same one ends it.
+_PATIENCE = 0.5
+
+
+class Writing:
+    """What signals know of the program's writing to its terminal or pipe.
+
+    Attributes:
+        count: of the writes begun so far.
+        under_way: whether the last one goes on.
+        over: whether nothing is written any more, because a write was broken off.
+    """
+
+    count = 0
+    under_way = False
+    over = False
 
 
 class Terminated(SystemExit):
@@ -94,6 +111,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT:
             self._ending = number
+            _limit_writing(number)
         elif self.requested:
             raise KeyboardInterrupt
         else:
@@ -108,7 +126,12 @@ def uninterrupted() -> Iterator[None]:
     """
     ending: list[int] = []
     pressed = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    before = _handle(lambda number, frame: ending.append(number))
+
+    def note(number: int, frame: FrameType | None) -> None:
+        ending.append(number)
+        _limit_writing(number)
+
+    before = _handle(note)
     try:
         yield
     finally:
@@ -136,8 +159,26 @@ def _restore(before: dict[int, object]) -> None:
         signal.signal(number, handler)  # type: ignore[arg-type]
 
 
+def _limit_writing(number: int) -> None:
+    """Breaks off, with the end that a signal calls for, whatever write does not end from now on."""
+    seen = 0
+
+    def look(alarm: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        if not Writing.under_way:
+            return
+        if Writing.count == seen:
+            Writing.over = True
+            raise Terminated(number)
+        seen = Writing.count
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _PATIENCE)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     _heed_no_more()
+    _limit_writing(number)
     raise Terminated(number)
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from qwen_edge.cli.interrupts import closed_terminal
+from qwen_edge.cli.interrupts import Writing, closed_terminal
 from qwen_edge.cli.language import localized, translate
 from qwen_edge.cli.text_cells import cell_width, fitted, neutralized, padded, wrapped
 from qwen_edge.errors import QwenEdgeError
@@ -90,8 +90,7 @@ def out(text: str, end: str = "\n", style: str = "") -> None:
         raise BrokenPipeError
     text = shown(text, sys.stdout)
     try:
-        sys.stdout.write((styled(text, style, sys.stdout) if style else text) + end)
-        sys.stdout.flush()
+        _write((styled(text, style, sys.stdout) if style else text) + end, sys.stdout)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -100,6 +99,18 @@ def out(text: str, end: str = "\n", style: str = "") -> None:
         raise QwenEdgeError(
             "Writing to standard output failed: {reason}.", reason=error.strerror or error
         ) from error
+
+
+def _write(text: str, stream: TextIO) -> None:
+    if Writing.over:
+        return
+    Writing.count += 1
+    Writing.under_way = True
+    try:
+        stream.write(text)
+        stream.flush()
+    finally:
+        Writing.under_way = False
 
 
 def _is_hung_up(error: OSError, stream: TextIO) -> bool:
@@ -114,11 +125,8 @@ def err(text: str, end: str = "\n", style: str = "") -> None:
     if sys.stderr is None:
         return
     text = shown(text, sys.stderr)
-    try:
-        sys.stderr.write((styled(text, style, sys.stderr) if style else text) + end)
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(OSError, ValueError):
+        _write((styled(text, style, sys.stderr) if style else text) + end, sys.stderr)
 
 
 def note(template: str, **values: object) -> None:
@@ -328,8 +336,7 @@ class Progress:
 
     def _raw(self, text: str) -> None:
         try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            _write(text, sys.stderr)
         except (OSError, ValueError):
             self._live = False
 

@@ -81,6 +81,13 @@ def piped(
     )
 
 
+def processor_seconds(process: int) -> float:
+    """Processor time of all threads of a process so far."""
+    facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    # Fields 14 and 15 of proc(5), in user and in kernel mode; the split left out two.
+    return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Terminal:
     """The program at a terminal.
 
@@ -138,9 +145,7 @@ class Terminal:
 
     def processor_seconds(self) -> float:
         """Processor time of all its threads so far."""
-        facts = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        # Fields 14 and 15 of proc(5), in user and in kernel mode; the split left out two.
-        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self._process.pid)
 
     def read_on(self) -> None:
         """Reads what has been written by now."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from tests.cli.program import (
     PROGRAM,
     SLOWLY,
     Terminal,
+    environment,
     piped,
     processes_of,
+    processor_seconds,
     run,
     terminal,
 )
@@ -197,3 +201,37 @@ def test_a_chat_with_all_helpers_at_work(home: Path, tmp_path: Path, end: str) -
     assert run(home, "config", "path", changes=phone.environment).returncode == 0
     phone.wait_for_silence()
     assert not phone.awake
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("stuck", ["stdout", "stderr"])
+def test_nobody_reads_what_is_written(home: Path, number: signal.Signals, stuck: str) -> None:
+    """A paused pager, a terminal that stands still: the pipe is full, and writing waits."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | {stuck: writing}
+    # Thoughts go to standard error.
+    options = (*ENDLESS[1:], "--think") if stuck == "stderr" else ENDLESS
+    with subprocess.Popen(
+        [*PROGRAM, "run", "-m", "demo", *options, "One."],
+        stdin=subprocess.DEVNULL,
+        env=environment(home),
+        **streams,  # type: ignore[arg-type]
+    ) as process:
+        wait_until_asleep(process)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    os.close(reading)
+    os.close(writing)
+
+
+def wait_until_asleep(process: subprocess.Popen[bytes]) -> None:
+    """Waits until a program has begun something and does nothing more."""
+    used = -1.0
+    while (now := processor_seconds(process.pid)) == 0 or now != used:
+        used = now
+        time.sleep(0.5)
