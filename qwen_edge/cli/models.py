@@ -174,10 +174,10 @@ def move_command(
 ) -> None:
     """Bring a model into the folder of models, where it is fast; the original goes if you agree."""
     from qwen_edge.cli.move_model import copy_with_progress, delete_original
-    from qwen_edge.session.moving import copied_to
+    from qwen_edge.session.moving import copied_to, is_in_place
 
     target = copied_to(path, name)
-    if path.exists() and target.exists() and path.samefile(target):
+    if is_in_place(path, target):
         out(str(target))
         note("It is there already.")
         return

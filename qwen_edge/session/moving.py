@@ -31,15 +31,21 @@ def copied_to(source: Path, name: str | None = None) -> Path:
         UsageError: the name is none for a model, or another file has it.
     """
     target = store_path(name or source.name.removesuffix(SUFFIX))
-    if os.path.lexists(target) and not _same(source, target):
+    linked = target.is_symlink() and _real(target) == _real(source)
+    if os.path.lexists(target) and not linked and not _same(source, target):
         raise UsageError(
             "There is another model at {path}.", "Give this one a --name.", path=target
         )
     return target
 
 
+def is_in_place(source: Path, target: Path) -> bool:
+    """Whether a model is there already, itself and not by a link to somewhere slow."""
+    return not target.is_symlink() and os.path.exists(target) and _real(source) == _real(target)
+
+
 class Original(NamedTuple):
-    """A model that was copied, as it was then."""
+    """A model that was copied, as it was then; never a link to it."""
 
     path: Path
     size: int
@@ -56,11 +62,11 @@ def copy_model(
 ) -> Original:
     """Copies a model file; afterwards the copy is on the disk, and read back for a check.
 
-    Whatever happens, the source stays as it is, and the target is whole or not there.
+    Whatever happens, the source stays as it is, and the target is whole or as it was.
 
     Args:
-        source: the model.
-        target: where it goes; one of the same content stays.
+        source: the model, or a link to it.
+        target: where it goes; one of the same content stays, a link is replaced.
         progress: is told the bytes done, the bytes to do and the model's name.
 
     Returns:
@@ -71,8 +77,10 @@ def copy_model(
         DamagedModelError: it is no model.
         QwenEdgeError: it cannot be read or written, or the disk is full.
     """
-    if not source.is_file():
+    # Unlike Path.is_file, this never raises.
+    if not os.path.isfile(source):
         raise ModelNotFoundError("There is no model file {path}.", path=source)
+    source = _real(source)
     with open_model(source):
         pass
     original = Original.of(source)
@@ -149,9 +157,15 @@ def _staying(environ: Mapping[str, str] | None) -> list[str]:
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
 def _same(one: Path, other: Path) -> bool:
-    """Whether two files have the same content; False where one cannot be read."""
+    """Whether two files have the same content; False where one cannot be read, or for a link."""
     try:
+        if other.is_symlink():
+            return False
         if one.stat().st_size != other.stat().st_size:
             return False
         with open(one, "rb") as first, open(other, "rb") as second:

@@ -13,6 +13,7 @@ from qwen_edge.session.models import demo_path
 from qwen_edge.session.moving import (
     copied_to,
     copy_model,
+    is_in_place,
     let_stay,
     may_be_offered,
     remove_original,
@@ -59,6 +60,38 @@ def test_another_model_of_that_name_is_not_replaced(source: Path) -> None:
         copied_to(source)
     assert target.read_bytes() == b"something else"
     assert copied_to(source, "free").name == "free.qedge"
+
+
+@pytest.mark.parametrize("given", ["the link", "the file"])
+def test_a_link_to_the_original_makes_room_for_the_copy(source: Path, given: str) -> None:
+    target = copied_to(source)
+    target.symlink_to(source)
+    named = target if given == "the link" else source
+    assert copied_to(named) == target
+    assert not is_in_place(named, target)
+    original = copy_model(named, target)
+    assert original.path == source
+    assert not target.is_symlink()
+    remove_original(original)
+    assert not source.exists()
+    assert target.read_bytes() == demo_path().read_bytes()
+    assert is_in_place(target, target)
+
+
+def test_a_link_to_another_model_is_not_replaced(source: Path) -> None:
+    target = copied_to(source)
+    target.symlink_to(demo_path())
+    with pytest.raises(UsageError, match="another model"):
+        copied_to(source)
+    assert target.readlink() == demo_path()
+
+
+def test_a_linked_folder_of_models_holds_what_is_in_it(source: Path, tmp_path: Path) -> None:
+    target = copied_to(source)
+    target.parent.rmdir()
+    target.parent.symlink_to(source.parent)
+    assert is_in_place(source, copied_to(source))
+    assert not is_in_place(source, copied_to(source, "other"))
 
 
 def test_what_is_no_model_is_not_copied(source: Path) -> None:
