@@ -80,7 +80,7 @@ def stored_text(stored: Stored) -> str:
         "speed": result.decode,
     }
     return localized(
-        "threads: {threads} on cores {cores}, for prompts {prefill}; {speed:.1f} tokens/s; "
+        "threads: {threads} (cores: {cores}), for prompts {prefill}; {speed:.1f} tokens/s; "
         "{days} days old",
         values,
     )

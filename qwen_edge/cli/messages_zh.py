@@ -566,7 +566,7 @@ _DOCTOR = {
     "no; `qwen-edge doctor --calibrate` takes half a minute": (
         "未测；`qwen-edge doctor --calibrate` 只需半分钟"
     ),
-    "threads: {threads} on cores {cores}, for prompts {prefill}; {speed:.1f} tokens/s; "
+    "threads: {threads} (cores: {cores}), for prompts {prefill}; {speed:.1f} tokens/s; "
     "{days} days old": (
         "线程：{threads}（核心 {cores}），提示词 {prefill}；每秒 {speed:.1f} 个词元；{days} 天前"
     ),

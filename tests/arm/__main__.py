@@ -33,10 +33,13 @@ def main() -> int:
     parser.add_argument(
         "--borrow", action="store_true", help="let the machine's own clang compile the library"
     )
+    parser.add_argument(
+        "--release", default="", help="of Debian; otherwise the machine's own (forky: Python 3.14)"
+    )
     parser.add_argument("--figures", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     try:
-        store = Store(mirrors.debian())
+        store = Store(mirrors.debian(other=options.release))
         return inside(lambda: whole(store, options))
     except UnavailableError as error:
         return unavailable(error)

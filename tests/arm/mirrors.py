@@ -69,8 +69,15 @@ def _deb822(entry: str) -> list[Archive]:
     ]
 
 
-def debian(release: Path = Path("/etc/os-release"), folder: Path = APT) -> list[Archive]:
+def debian(
+    release: Path = Path("/etc/os-release"), folder: Path = APT, other: str = ""
+) -> list[Archive]:
     """The archives of this machine's Debian, its main one first.
+
+    Args:
+        release: where the machine tells what it is.
+        folder: of apt's settings.
+        other: another release's name, whose main archive alone is wanted, from the same mirror.
 
     Raises:
         UnavailableError: this is no Debian, or its sources name no mirror of it.
@@ -86,6 +93,8 @@ def debian(release: Path = Path("/etc/os-release"), folder: Path = APT) -> list[
     ours.sort(key=lambda archive: suites.index(archive.suite))
     if not ours or ours[0].suite != name:
         raise UnavailableError(f"apt's sources name no mirror of Debian {name}")
+    if other:
+        return [Archive(ours[0].uri, other, ("main",))]
     return [Archive(a.uri, a.suite, ("main",)) for a in ours]
 
 

@@ -83,6 +83,15 @@ def test_debians_own_come_in_order(apt: Path) -> None:
     ]
 
 
+def test_another_release_comes_from_the_same_mirror(apt: Path) -> None:
+    (apt / "sources.list.d" / "a.list").write_text(
+        "deb http://s.example bookworm-security main\ndeb http://m.example bookworm main\n"
+    )
+    assert [str(archive) for archive in debian(release(apt), apt, "forky")] == [
+        "deb http://m.example forky main"
+    ]
+
+
 @pytest.mark.parametrize("text", ["ID=ubuntu\nVERSION_CODENAME=noble\n", "ID=debian\n"])
 def test_another_system_is_told(apt: Path, text: str) -> None:
     with pytest.raises(UnavailableError, match="no Debian"):
