@@ -50,6 +50,8 @@ def steps() -> dict[str, list[str]]:
     found["played-cores"] = [*played, "--output", str(results / "played_cores.json")]
     idle = [*python, "benchmarks.idle", model, "--output", str(results / "idle.json")]
     found["idle"] = idle
+    governor = [*python, "benchmarks.governor_cost", model]
+    found["governor"] = [*governor, "--output", str(results / "governor_cost.json")]
     conversion, larger = str(results / "convert.json"), str(results / "larger.json")
     for size in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"):
         convert = [*python, "benchmarks.convert_memory", "--size", size, "--threads", "1"]

@@ -124,6 +124,9 @@ def test_unequal_cores_waiting_and_soak_are_told(tmp_path):
     names = ("idle_share", "after_call", "step", "step_after_pause", "busy_share")
     idle = {"threads": 2, "date": "2026-01-01", "samples": {n: [0.001] for n in names}}
     (tmp_path / "idle.json").write_text(json.dumps(idle))
+    governor = {"between_tokens": [0.2], "look": [150.0], "first_look": [9000.0]}
+    cost = {"date": "2026-01-01", "samples": governor}
+    (tmp_path / "governor_cost.json").write_text(json.dumps(cost))
     minute = Minute(10, 100 * MIB, 20 * MIB, 8, 2, 3, 50.0, 1e9)
     soak = judge([minute] * 10, 30, True, 4, 0.8)
     (tmp_path / "soak.json").write_text(json.dumps(soak))
@@ -132,6 +135,8 @@ def test_unequal_cores_waiting_and_soak_are_told(tmp_path):
         "| prefill | 50 % | 45 % | 100 | 55.0 | 140 | 90.0 (90.0 to 90.0) % |"
     )
     assert "uses 0.100 (0.100 to 0.100) % of a core" in page
+    assert "0.200 (0.200 to 0.200) us between two tokens" in page
+    assert "9.00 (9.00 to 9.00) ms for the first" in page
     assert "100 mixed requests" in page
     assert "8 open files" in page
 
