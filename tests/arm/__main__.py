@@ -58,7 +58,7 @@ def whole(store: Store, options: argparse.Namespace) -> int:
             if options.root_only:
                 store.ready()
                 return 0
-            found = checked(store, options.borrow)
+            found = checked(store, options)
     except UnavailableError as error:
         return unavailable(error)
     except (CheckError, RuntimeError) as error:
@@ -92,7 +92,7 @@ def step(name: str, seconds: dict[str, float]) -> Iterator[None]:
     print(f"{name}: {seconds[name]} s", flush=True)
 
 
-def checked(store: Store, borrow: bool) -> dict[str, object]:
+def checked(store: Store, options: argparse.Namespace) -> dict[str, object]:
     """Installs the program on a phone and checks it on each core; the figures."""
     seconds: dict[str, float] = {}
     with step("root", seconds):
@@ -100,9 +100,9 @@ def checked(store: Store, borrow: bool) -> dict[str, object]:
     with step("phone", seconds):
         phone = Phone(root)
     with step("install", seconds):
-        figures = install(phone, phone.borrow_compiler() if borrow else {})
+        figures = install(phone, phone.borrow_compiler() if options.borrow else {})
     with step("native test programs", seconds):
-        native_programs(phone)
+        native_programs(phone, same_release=not options.release)
     texts, chats = {}, {}
     first: dict[str, float] = {}
     passed: dict[str, int] = {}

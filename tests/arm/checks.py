@@ -136,15 +136,23 @@ class Core:
         return facts
 
 
-def native_programs(phone: Phone) -> None:
-    """Compiles the test programs with clang against the phone's own libraries.
+def native_programs(phone: Phone, *, same_release: bool) -> None:
+    """Compiles the test programs for the phone.
 
-    The compiler is the machine's, told to make Arm code, since an emulated one takes a quarter of
-    an hour for it.
+    The compiler is the machine's, since an emulated one takes a quarter of an hour for it.
+
+    Args:
+        phone: where they are going to run.
+        same_release: whether its Debian is the machine's. Then clang compiles against the phone's
+            own libraries; an older compiler cannot read newer headers, and its cross compiler has
+            some of its own, whose programs run with newer libraries, too.
     """
     folder = phone.root / "tests"
     folder.mkdir()
-    flags = ("--target=aarch64-linux-gnu", f"--sysroot={phone.root}", "-fuse-ld=lld")
+    compiler, flags = "aarch64-linux-gnu-g++", tuple[str, ...]()
+    if same_release:
+        compiler = "clang++"
+        flags = ("--target=aarch64-linux-gnu", f"--sysroot={phone.root}", "-fuse-ld=lld")
     for name, parts, kernels in (
         ("kernel_test", (), True),
         ("session_test", test_session.PARTS, True),
@@ -152,7 +160,7 @@ def native_programs(phone: Phone) -> None:
         ("kv_file_test", test_kv_file.PARTS, False),
         ("thread_pool_test", test_thread_pool.PARTS, False),
     ):
-        build(folder, name, parts, *flags, compiler="clang++", kernels=kernels)
+        build(folder, name, parts, *flags, compiler=compiler, kernels=kernels)
 
 
 def native_suite(core: Core) -> int:
