@@ -149,10 +149,9 @@ def native_programs(phone: Phone, *, same_release: bool) -> None:
     """
     folder = phone.root / "tests"
     folder.mkdir()
-    compiler, flags = "aarch64-linux-gnu-g++", tuple[str, ...]()
-    if same_release:
-        compiler = "clang++"
-        flags = ("--target=aarch64-linux-gnu", f"--sysroot={phone.root}", "-fuse-ld=lld")
+    compiler = "clang++" if same_release else "aarch64-linux-gnu-g++"
+    own_libraries = ("--target=aarch64-linux-gnu", f"--sysroot={phone.root}", "-fuse-ld=lld")
+    flags = own_libraries if same_release else ()
     for name, parts, kernels in (
         ("kernel_test", (), True),
         ("session_test", test_session.PARTS, True),

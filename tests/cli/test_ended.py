@@ -231,7 +231,8 @@ def test_nobody_reads_what_is_written(home: Path, number: signal.Signals, stuck:
 
 def wait_until_asleep(process: subprocess.Popen[bytes]) -> None:
     """Waits until a program has begun something and does nothing more."""
-    used = -1.0
+    used, end = -1.0, time.monotonic() + 60
     while (now := processor_seconds(process.pid)) == 0 or now != used:
+        assert time.monotonic() < end, "it is still busy"
         used = now
         time.sleep(0.5)

@@ -86,7 +86,7 @@ def test_a_link_to_another_model_is_not_replaced(source: Path) -> None:
     assert target.readlink() == demo_path()
 
 
-def test_a_linked_folder_of_models_holds_what_is_in_it(source: Path, tmp_path: Path) -> None:
+def test_a_linked_folder_of_models_holds_what_is_in_it(source: Path) -> None:
     target = copied_to(source)
     target.parent.rmdir()
     target.parent.symlink_to(source.parent)
